@@ -1,0 +1,131 @@
+"""Backends: what runs a model, and how one is found."""
+
+from __future__ import annotations
+
+import abc
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .errors import BackendError, MissingExtraError, ModelFileError
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Backend", "backend_for", "backend_names", "load_backend"]
+
+ENTRY_POINTS = "unet_edge.backends"
+
+_BY_SUFFIX = {
+    ".onnx": "onnx",
+    ".mlpackage": "coreml",
+    ".pth": "torch",
+    ".pt": "torch",
+    ".th": "torch",
+    ".ckpt": "torch",
+}
+_EXTRAS = {"torch": "train"}
+
+
+class Backend(abc.ABC):
+    """A loaded model: (N, C, H, W) float32 in, the graph's output out.
+
+    Subclasses open and check the file in `__init__`, set `spec`, and write `_run`.
+
+    Attributes:
+        name: what `--backend` calls it.
+        spec: how the model's images and masks are to be treated.
+        path: the model's file.
+    """
+
+    name: ClassVar[str]
+    spec: ModelSpec
+    path: Path
+
+    def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run a batch of prepared images.
+
+        Args:
+            batch: (N, C, H, W) float32, as `preprocess` and `pad_image` make it; H and W are the graph's fixed
+                size, or multiples of `spec.multiple`.
+
+        Returns:
+            (N, K, H, W) float32: logits or probabilities, or (N, 1, H, W) labels for the head "classmap".
+
+        Raises:
+            ValueError: shape or type of the batch do not fit.
+            BackendError: the runtime failed.
+        """
+        self._check_input(batch)
+        output = np.asarray(self._run(np.ascontiguousarray(batch)))
+        if output.ndim == 3 and self.spec.head == "classmap":
+            output = output[:, None]
+        channels = 1 if self.spec.head == "classmap" else self.spec.outputs
+        expected = (len(batch), channels, *batch.shape[2:])
+        if output.shape != expected:
+            raise BackendError(f"{self.path}: {self.name} returned shape {output.shape}, expected {expected}")
+        return output.astype(np.float32, copy=False)
+
+    @abc.abstractmethod
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.generic]:
+        """Run a checked, contiguous batch."""
+
+    def _check_input(self, batch: NDArray[np.float32]) -> None:
+        spec = self.spec
+        if batch.dtype != np.float32 or batch.ndim != 4 or batch.shape[1] != spec.channels or not batch.size:
+            raise ValueError(f"expected (N, {spec.channels}, H, W) float32, got {batch.shape} {batch.dtype}")
+        height, width = batch.shape[2:]
+        if spec.input_size and (height, width) != spec.input_size:
+            raise ValueError(f"{self.path} takes images of {spec.input_size} only, got {(height, width)}")
+        if height % spec.multiple or width % spec.multiple:
+            raise ValueError(f"height and width must be multiples of {spec.multiple}, got {(height, width)}")
+
+
+def backend_names() -> list[str]:
+    """Names of all installed backends, sorted."""
+    return sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)})
+
+
+def backend_for(path: Path | str) -> str:
+    """The name of the backend that a file's kind asks for.
+
+    Raises:
+        ModelFileError: missing file, or a suffix that no backend claims.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such model file")
+    name = _BY_SUFFIX.get(path.suffix.lower())
+    if name is None:
+        known = ", ".join(sorted(_BY_SUFFIX))
+        raise ModelFileError(f"{path}: unknown kind of model; expected one of {known}, or name a --backend")
+    return name
+
+
+def load_backend(path: Path | str, name: str | None = None, **options: Any) -> Backend:
+    """Open a model.
+
+    Args:
+        path: .onnx, .mlpackage or a checkpoint.
+        name: the backend; by default the file's kind decides.
+        options: what the backend's class takes besides the path, such as `threads`.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or was not made by unet-edge.
+        BackendError: the backend is unknown or cannot run here.
+        MissingExtraError: a package that it needs is not installed.
+    """
+    name = name or backend_for(path)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        if point.name == name:
+            try:
+                backend_class = point.load()
+            except ModuleNotFoundError as error:
+                package = (error.name or "a package").partition(".")[0]
+                raise MissingExtraError(package, _EXTRAS.get(name, name), f"backend {name}") from None
+            backend: Backend = backend_class(Path(path), **options)
+            return backend
+    raise BackendError(f"unknown backend {name!r}: installed are {', '.join(backend_names()) or 'none'}")

@@ -1,0 +1,82 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+__all__ = ["atomic_path", "sha256_of", "write_json"]
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it takes the target's place, on failure it is removed.
+
+    Works for files and for folders (a Core ML package is one). The temporary name keeps the suffix, because
+    several libraries choose the format by it.
+
+    Raises:
+        InputError: the folder does not exist and cannot be made, or cannot be written to.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(target.parent, os.W_OK):
+            raise PermissionError(f"no permission to write in {target.parent}")
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error}; choose another output") from None
+    try:
+        yield temporary
+        _put_in_place(temporary, target)
+    finally:
+        _remove(temporary)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256_of(path: Path | str) -> str:
+    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    if temporary.is_file():
+        # Without this a power cut after the rename can leave an empty file under the final name.
+        with open(temporary, "rb") as stream:
+            os.fsync(stream.fileno())
+    if not target.is_dir():
+        os.replace(temporary, target)
+        return
+    # A folder cannot be replaced in one call: the old one steps aside and comes back if the rename fails.
+    aside = target.with_name(f".{target.name}.{os.getpid()}.old")
+    os.replace(target, aside)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        os.replace(aside, target)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

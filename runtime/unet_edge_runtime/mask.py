@@ -1,0 +1,161 @@
+"""Mask files: read into values, values to labels, labels back to values, and pictures of labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from .errors import InputError
+from .image import _read_npy, decode, to_uint8
+from .spec import IGNORE_LABEL, MaskValue, ModelSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["labels_from_mask", "mask_image", "overlay", "pack", "read_mask", "unpack"]
+
+_BITS = 8
+_COLOR = 1 << 24  # set in a packed colour, so that colour (0, 0, 5) and grey value 5 stay apart
+
+
+def read_mask(path: Path | str) -> NDArray[np.int64]:
+    """Read a mask file as it stands: palette indices and grey values as numbers, colours packed (see `pack`).
+
+    Returns:
+        (H, W) int64. A 1-bit mask has values 0 and 1.
+
+    Raises:
+        InputError: missing, unreadable, or of a type that cannot hold classes.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".npy":
+        array = _read_npy(path)
+    else:
+        image = decode(path)
+        image = ImageOps.exif_transpose(image) or image
+        if image.mode in ("LA", "La", "PA"):
+            image = image.getchannel(0)
+        elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "F", "RGB"):
+            image = image.convert("RGB")
+        array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8:
+        red, green, blue = (array[:, :, channel].astype(np.int64) for channel in range(3))
+        return _COLOR | red << 2 * _BITS | green << _BITS | blue
+    if array.ndim != 2 or array.dtype.kind not in "bui":
+        raise InputError(
+            f"{path}: a mask must hold one whole number or one 8-bit RGB colour a pixel, "
+            f"not {array.dtype} of shape {array.shape}"
+        )
+    return array.astype(np.int64)
+
+
+def pack(value: MaskValue) -> int:
+    """The number by which `read_mask` stands for a mask value: itself, or a colour in 25 bits."""
+    if isinstance(value, tuple):
+        return _COLOR | value[0] << 2 * _BITS | value[1] << _BITS | value[2]
+    return value
+
+
+def unpack(number: int) -> MaskValue:
+    """The inverse of `pack`."""
+    return (number >> 16 & 255, number >> 8 & 255, number & 255) if number & _COLOR else number
+
+
+def labels_from_mask(mask: NDArray[np.int64], spec: ModelSpec, path: Path | str = "the mask") -> NDArray[np.uint8]:
+    """Turn mask values into labels.
+
+    Args:
+        mask: (H, W) as `read_mask` returns.
+        spec: its classes' values and `ignore_value` are used.
+        path: the file, for messages.
+
+    Returns:
+        (H, W) labels; `IGNORE_LABEL` where the mask has the value to ignore.
+
+    Raises:
+        InputError: the mask holds a value that belongs to no class.
+    """
+    numbers = [pack(info.value) for info in spec.classes]
+    labels = list(range(len(numbers)))
+    if spec.ignore_value is not None:
+        numbers.append(pack(spec.ignore_value))
+        labels.append(IGNORE_LABEL)
+    order = np.argsort(numbers)
+    known = np.asarray(numbers)[order]
+    place = np.minimum(np.searchsorted(known, mask), len(known) - 1)
+    unseen = known[place] != mask
+    if unseen.any():
+        values = ", ".join(str(unpack(int(n))) for n in np.unique(mask[unseen])[:5])
+        classes = ", ".join(str(info.value) for info in spec.classes[:12])
+        raise InputError(
+            f"{path}: holds {values}, which is no class of the model (its mask values: {classes}"
+            f"{', ...' if len(spec.classes) > 12 else ''}): correct the mask, or ignore the value"
+        )
+    return np.asarray(labels, np.uint8)[order][place]
+
+
+def mask_image(labels: NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
+    """Write labels back with the data set's own values, visible to the eye where the values allow it.
+
+    Colours give an RGB image; {0, 1} a 1-bit one; grey values that a person can see a grey one; small values
+    (class indices) a palette one, whose pixels keep the values and whose palette shows the class colours;
+    values above 255 a 16-bit one.
+
+    Args:
+        labels: (H, W); `IGNORE_LABEL` becomes the value to ignore.
+        spec: values and colours of the classes.
+    """
+    values: list[MaskValue] = [info.value for info in spec.classes]
+    if any(isinstance(value, tuple) for value in values):
+        table = np.zeros((256, 3), np.uint8)
+        for label, value in enumerate(values):
+            table[label] = value
+        if isinstance(spec.ignore_value, tuple):
+            table[IGNORE_LABEL] = spec.ignore_value
+        return Image.fromarray(table[labels])
+    numbers = [value for value in values if isinstance(value, int)]
+    lut = np.zeros(256, np.uint16 if max(numbers) > 255 else np.uint8)
+    lut[: len(numbers)] = numbers
+    if isinstance(spec.ignore_value, int):
+        lut[IGNORE_LABEL] = spec.ignore_value
+    if numbers == [0, 1] and spec.ignore_value is None:
+        return Image.fromarray(labels == 1)
+    image = Image.fromarray(lut[labels])
+    if max(numbers) < 128:
+        image = image.convert("L")
+        image.putpalette(_palette(spec))
+    return image
+
+
+def overlay(
+    image: NDArray[np.generic], labels: NDArray[np.uint8], spec: ModelSpec, opacity: float = 0.5
+) -> Image.Image:
+    """The image with every class but the background tinted in its colour.
+
+    Args:
+        image: (H, W[, C]) as `read_image` returns.
+        labels: (H, W).
+        spec: colours and background.
+        opacity: of the tint, 0..1.
+    """
+    picture = to_uint8(image).astype(np.float32)
+    table = np.zeros((256, 3), np.float32)
+    weight = np.zeros(256, np.float32)
+    for label, info in enumerate(spec.classes):
+        table[label], weight[label] = info.color, 0.0 if label == spec.background else opacity
+    alpha = weight[labels][:, :, None]
+    return Image.fromarray((picture * (1 - alpha) + table[labels] * alpha).round().astype(np.uint8))
+
+
+def _palette(spec: ModelSpec) -> list[int]:
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:] = np.arange(256)[:, None]
+    for info in spec.classes:
+        if isinstance(info.value, int):
+            colors[info.value] = info.color
+    return [int(c) for c in colors.ravel()]
