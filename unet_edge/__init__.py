@@ -1,0 +1,1 @@
+"""Model, data, training and the command line of unet-edge."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
 from unet_edge_runtime.errors import ModelFileError
 from unet_edge_runtime.files import atomic_path
 from unet_edge_runtime.spec import ClassInfo, MaskValue, ModelSpec, class_color

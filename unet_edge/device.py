@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from unet_edge_runtime.errors import BackendError
 
 __all__ = ["DEVICES", "pick_device", "prefers_channels_last"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
 from unet_edge_runtime.errors import ModelFileError
 
 __all__ = ["UNet", "UNetConfig"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+
 from unet_edge_runtime.backend import Backend
 from unet_edge_runtime.errors import BackendError
 
@@ -16,6 +17,7 @@ from .model import UNet
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
     from unet_edge_runtime.spec import ModelSpec
 
 __all__ = ["TorchBackend"]

@@ -1,0 +1,1 @@
+"""Checkpoint to self-describing artefact: ONNX and Core ML."""

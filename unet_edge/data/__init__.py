@@ -1,0 +1,1 @@
+"""From two folders to labelled tensors: pairing, scanning, splitting, loading."""
