@@ -50,7 +50,7 @@ def write_json(path: Path | str, value: Any) -> None:
 def sha256_of(path: Path | str) -> str:
     """SHA-256 of a file's content, as 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -59,7 +59,7 @@ def sha256_of(path: Path | str) -> str:
 def _put_in_place(temporary: Path, target: Path) -> None:
     if temporary.is_file():
         # Without this a power cut after the rename can leave an empty file under the final name.
-        with open(temporary, "rb") as stream:
+        with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
     if not target.is_dir():
         os.replace(temporary, target)

@@ -118,7 +118,8 @@ class Segmenter:
             return run_tiled(x, fixed, lambda tile: self.backend.run(tile[None])[0])[:, :height, :width]
         if fixed and (height > fixed[0] or width > fixed[1]):
             raise InputError(
-                f"the image is {height}x{width} at the network's scale, this class-map model takes {fixed[0]}x{fixed[1]}: "
+                f"the image is {height}x{width} at the network's scale, this class-map model takes "
+                f"{fixed[0]}x{fixed[1]}: "
                 "export with --head logits (tiles are blended) or with a larger --size"
             )
         x = pad_image(x, fixed or padded_size((height, width), self.spec.multiple), self.spec.padding)
