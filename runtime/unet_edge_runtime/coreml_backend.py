@@ -64,7 +64,7 @@ class CoreMLBackend(Backend):
             )
         self.spec = ModelSpec.from_json(text, str(self.path))
         kind = self.model.get_spec().description.input[0].type.WhichOneof("Type")
-        self.takes_image = kind == "imageType"
+        self.takes_image: bool = kind == "imageType"
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.generic]:
         return np.concatenate([self._run_one(image[None]) for image in batch])

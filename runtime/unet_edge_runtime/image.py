@@ -173,7 +173,7 @@ def pad_image(x: NDArray[np.float32], size: tuple[int, int], padding: str) -> ND
     if not (below or right):
         return x
     mode = {"reflect": "reflect", "edge": "edge", "zero": "constant"}[padding]
-    return np.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, below), (0, right)], mode=mode)  # type: ignore[call-overload,no-any-return]
+    return np.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, below), (0, right)], mode=mode)  # type: ignore[call-overload]
 
 
 def postprocess(
@@ -231,14 +231,14 @@ def probabilities(output: NDArray[np.float32], spec: ModelSpec, size: tuple[int,
         return np.stack([1 - positive, positive])
     if spec.head == "logits":
         planes = np.exp(planes - planes.max(axis=0))
-    return planes / planes.sum(axis=0)  # type: ignore[no-any-return]
+    return planes / planes.sum(axis=0)
 
 
 def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 for looking at, of any image that `read_image` returns."""
     image = _with_channels(image, 3)
     if image.dtype == np.uint8:
-        return image
+        return image.astype(np.uint8, copy=False)
     unit = image.astype(np.float32) / (65535 if image.dtype == np.uint16 else 1)
     return (np.clip(unit, 0, 1) * 255).round().astype(np.uint8)
 
@@ -299,10 +299,10 @@ def _resize(image: NDArray[np.generic], size: tuple[int, int], resample: str) ->
 def _resize_plane(
     plane: NDArray[np.generic], size: tuple[int, int], method: Image.Resampling = Image.Resampling.BILINEAR
 ) -> NDArray[np.float32]:
-    plane = np.ascontiguousarray(plane, dtype=np.float32)
-    if plane.shape == size:
-        return plane
-    return np.asarray(Image.fromarray(plane).resize((size[1], size[0]), method))
+    values: NDArray[np.float32] = np.ascontiguousarray(plane, dtype=np.float32)
+    if values.shape == size:
+        return values
+    return np.asarray(Image.fromarray(values).resize((size[1], size[0]), method))
 
 
 def _binary_plane(output: NDArray[np.float32], head: str) -> NDArray[np.float32]:

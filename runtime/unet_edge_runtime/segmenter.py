@@ -52,7 +52,7 @@ class Segmentation:
     @property
     def probabilities(self) -> NDArray[np.float32]:
         """(classes, H, W) in [0, 1]."""
-        return probabilities(self.output, self.spec, self.labels.shape)  # type: ignore[arg-type]
+        return probabilities(self.output, self.spec, self.labels.shape)
 
     def save(self, path: Path | str) -> None:
         """Write the mask, atomically; the suffix chooses the format."""

@@ -42,14 +42,14 @@ def run_tiled(
     weights = np.zeros((height, width), np.float32)
     for top in tile_starts(height, tile[0]):
         for left in tile_starts(width, tile[1]):
-            window = (slice(top, top + tile[0]), slice(left, left + tile[1]))
-            output = run(x[(slice(None), *window)])
+            window = (slice(None), slice(top, top + tile[0]), slice(left, left + tile[1]))
+            output = run(x[window])
             if total is None:
                 total = np.zeros((len(output), height, width), np.float32)
-            total[(slice(None), *window)] += output * weight
-            weights[window] += weight
+            total[window] += output * weight
+            weights[window[1:]] += weight
     assert total is not None
-    return total / weights  # type: ignore[no-any-return]
+    return total / weights
 
 
 def _ramp(length: int) -> NDArray[np.float32]:

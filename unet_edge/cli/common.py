@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ MODEL_FILE = click.Path(exists=True, path_type=Path)
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-class SizeType(click.ParamType):
+class SizeType(click.ParamType):  # type: ignore[type-arg]
     """HxW, such as 320x480: height first, as in arrays."""
 
     name = "HxW"
@@ -36,7 +37,7 @@ def track(
     items: Iterable[T], label: str, length: int | None = None, show: Callable[[T | None], str] | None = None
 ) -> Iterator[T]:
     """Go through `items` under a progress bar on standard error; silent when that is not a terminal."""
-    with click.progressbar(items, length=length, label=label, file=_stderr(), item_show_func=show) as bar:
+    with click.progressbar(items, length=length, label=label, file=sys.stderr, item_show_func=show) as bar:
         yield from bar
 
 
@@ -48,7 +49,3 @@ def say(message: str) -> None:
 def echo_json(value: Any) -> None:
     """A result for machines, on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _stderr() -> Any:
-    return click.get_text_stream("stderr")
