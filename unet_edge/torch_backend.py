@@ -45,29 +45,28 @@ class TorchBackend(Backend):
         if threads:
             torch.set_num_threads(threads)
         checkpoint = read_checkpoint(path, scale)
-        self._open(checkpoint.build(), checkpoint.spec, pick_device(device), Path(path))
+        self.path, self.spec, self.device = Path(path), checkpoint.spec, pick_device(device)
+        self.layout = torch.contiguous_format
+        if prefers_channels_last(self.device, training=False):
+            self.layout = torch.channels_last
+        self.model = checkpoint.build().to(self.device).to(memory_format=self.layout)  # type: ignore[call-overload]
 
     @classmethod
     def from_model(cls, model: UNet, spec: ModelSpec, device: torch.device | None = None) -> TorchBackend:
-        """Wrap a network that is already in memory; it is not copied, and runs in evaluation mode."""
+        """Wrap a network in memory and on its device, which stays as it is, memory layout included."""
         backend = cls.__new__(cls)
-        backend._open(model, spec, device or torch.device("cpu"), Path("the model in memory"))
+        backend.path, backend.spec = Path("the model in memory"), spec
+        backend.model, backend.device = model, device or torch.device("cpu")
+        # Training on a CPU is much slower in the layout that is faster for inference.
+        backend.layout = torch.preserve_format
         return backend
-
-    def _open(self, model: UNet, spec: ModelSpec, device: torch.device, path: Path) -> None:
-        self.path, self.spec, self.device = path, spec, device
-        self.model = model.to(device)
-        if prefers_channels_last(device, training=False):
-            self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.generic]:
         was_training = self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
-                x = torch.from_numpy(batch).to(self.device)
-                if prefers_channels_last(self.device, training=False):
-                    x = x.contiguous(memory_format=torch.channels_last)
+                x = torch.from_numpy(batch).to(self.device, memory_format=self.layout)
                 result: NDArray[np.generic] = self.model(x).float().cpu().contiguous().numpy()
         except RuntimeError as error:
             raise BackendError(f"{self.path}: PyTorch failed on {self.device} ({str(error).splitlines()[0]})") from None

@@ -1,1 +1,13 @@
-"""Checkpoint to self-describing artefact: ONNX and Core ML."""
+"""Checkpoint in, self-describing artefact out, proven to agree with PyTorch before it takes its name.
+
+from pathlib import Path
+from unet_edge_export import export_model
+
+result = export_model(Path("run/best.pth"), "onnx")
+print(result.path, result.agreement)
+"""
+
+from .exporter import FORMATS, ExportResult, export_model, export_sibling
+from .parity import TOLERANCES, Tolerance
+
+__all__ = ["FORMATS", "TOLERANCES", "ExportResult", "Tolerance", "export_model", "export_sibling"]

@@ -27,7 +27,7 @@ _BY_SUFFIX = {
     ".th": "torch",
     ".ckpt": "torch",
 }
-_EXTRAS = {"torch": "train"}
+_EXTRAS = {"torch": "train", "coreml": "export", "coreml-ref": "export"}
 
 
 class Backend(abc.ABC):
@@ -125,7 +125,11 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
                 backend_class = point.load()
             except ModuleNotFoundError as error:
                 package = (error.name or "a package").partition(".")[0]
-                raise MissingExtraError(package, _EXTRAS.get(name, name), f"backend {name}") from None
+                if name in _EXTRAS:
+                    raise MissingExtraError(package, _EXTRAS[name], f"backend {name}") from None
+                raise BackendError(f"backend {name} needs {package}: pip install {package}") from None
+            except (ImportError, AttributeError) as error:
+                raise BackendError(f"backend {name} cannot be loaded ({error}): install it again") from None
             backend: Backend = backend_class(Path(path), **options)
             return backend
     raise BackendError(f"unknown backend {name!r}: installed are {', '.join(backend_names()) or 'none'}")

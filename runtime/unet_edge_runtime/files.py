@@ -21,12 +21,15 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success it takes the target's place, on failure it is removed.
 
     Works for files and for folders (a Core ML package is one). The temporary name keeps the suffix, because
-    several libraries choose the format by it.
+    several libraries choose the format by it. A folder that stands there is replaced only where its name has a
+    suffix, as a package's has: one without is somebody's folder.
 
     Raises:
-        InputError: the folder does not exist and cannot be made, or cannot be written to.
+        InputError: the folder does not exist and cannot be made, or cannot be written to, or `target` is a folder.
     """
     target = Path(target)
+    if target.is_dir() and not target.suffix:
+        raise InputError(f"cannot write {target}: it is a folder; choose another output")
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,8 @@ def sha256_of(path: Path | str) -> str:
 
 def _put_in_place(temporary: Path, target: Path) -> None:
     if temporary.is_file():
+        if target.is_dir():
+            raise InputError(f"cannot write {target}: it is a folder; choose another output")
         # Without this a power cut after the rename can leave an empty file under the final name.
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
@@ -76,7 +81,7 @@ def _put_in_place(temporary: Path, target: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

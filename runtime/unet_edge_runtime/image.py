@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from .spec import ModelSpec
 
 __all__ = [
+    "as_image",
+    "bring_to_scale",
     "decode",
     "image_files",
     "is_image_file",
+    "normalise",
     "pad_image",
     "postprocess",
     "preprocess",
@@ -33,8 +36,9 @@ __all__ = [
 MAX_PIXELS = 1 << 28  # 268 million: 16384 x 16384; a bound on what a hostile header can make us allocate
 
 # Pillow modes that already are what a network wants; every other one is converted to the nearest of them.
-_PLAIN_MODES = {"L", "RGB", "RGBA", "F", "I;16"}
-_CONVERSIONS = {"1": "L", "LA": "L", "La": "L", "I;16B": "I;16", "I;16L": "I;16", "RGBa": "RGBA"}
+_PLAIN_MODES = {"L", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L"}
+_CONVERSIONS = {"1": "L", "LA": "L", "La": "L", "RGBa": "RGBA"}
+_UNREADABLE = {"PDF", "PALM", "BUFR", "GRIB", "HDF5", "MPEG"}  # Pillow knows the suffix but decodes no pixel
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "box": Image.Resampling.BOX,
@@ -49,7 +53,7 @@ def is_image_file(path: Path) -> bool:
     if path.name.startswith("."):
         return False
     suffix = path.suffix.lower()
-    return suffix == ".npy" or suffix in Image.registered_extensions()
+    return suffix == ".npy" or Image.registered_extensions().get(suffix, "PDF") not in _UNREADABLE
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -78,38 +82,49 @@ def read_image(path: Path | str) -> NDArray[np.generic]:
         InputError: missing, unreadable, truncated, too large, or of a type whose range is not defined.
     """
     path = Path(path)
-    array = _read_npy(path) if path.suffix.lower() == ".npy" else _read_pillow(path)
+    return as_image(read_npy(path) if path.suffix.lower() == ".npy" else _read_pillow(path), path)
+
+
+def as_image(array: NDArray[np.generic], origin: Path | str = "the image") -> NDArray[np.generic]:
+    """An array as `read_image` would return it from a file: one type of pixel, one layout.
+
+    Args:
+        array: (H, W) or (H, W, C) with C 1 to 4 (of two the second, alpha, is left out): bool, uint8, uint16 or float.
+        origin: the file it came from, for messages.
+
+    Raises:
+        InputError: another shape, nothing in it, NaN, or a type whose range is not defined.
+    """
     if array.ndim == 3 and array.shape[2] in (1, 2):
         array = array[:, :, 0]
-    if array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4)):
-        raise InputError(f"{path}: shape {array.shape}; expected (H, W) or (H, W, C) with 1, 3 or 4 channels")
+    if not array.size or (array.ndim != 2 and (array.ndim != 3 or array.shape[2] not in (3, 4))):
+        raise InputError(f"{origin}: shape {array.shape}; expected (H, W) or (H, W, C) with 1, 3 or 4 channels")
     if array.dtype.kind == "f":
-        array = np.ascontiguousarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            array = np.ascontiguousarray(array, dtype=np.float32)
         if not np.isfinite(array).all():
-            raise InputError(f"{path}: holds NaN or infinite values: repair the file")
-    elif array.dtype not in (np.uint8, np.uint16):
+            raise InputError(f"{origin}: holds NaN or infinite values: repair the file")
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype.kind != "u" or array.dtype.itemsize > 2:
         raise InputError(
-            f"{path}: type {array.dtype} has no defined range: save it as uint8, uint16, or float in [0, 1]"
+            f"{origin}: type {array.dtype} has no defined range: save it as uint8, uint16, or float in [0, 1]"
         )
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def decode(path: Path) -> Image.Image:
-    """Open and fully decode a file with Pillow, in the mode it is stored in.
+    """Open and fully decode a file with Pillow: upright, in the mode it is stored in.
 
     Raises:
         InputError: missing, not an image, truncated, too large, or a document of several pages.
     """
     try:
-        with warnings.catch_warnings():
+        # A stream, not a name: Pillow maps a raw TIFF by its name, and scrambles one that lies on its side.
+        with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound follows
-            image = Image.open(path)
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"{path}: {image.width}x{image.height} is too large: cut it into pieces")
-        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            raise InputError(f"{path}: has {getattr(image, 'n_frames', 1)} pages: save each page as a file")
-        image.load()
-        return image
+            return _decoded(Image.open(stream), path)
     except InputError:
         raise
     except FileNotFoundError:
@@ -118,18 +133,9 @@ def decode(path: Path) -> Image.Image:
         raise InputError(f"{path}: is a folder, not an image") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that Pillow can read") from None
-    # Pillow's plug-ins raise what their file formats make them stumble over, these among it.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as e:
-        raise InputError(f"{path}: cannot be read ({e}): replace or repair the file") from None
+    # Pillow's plug-ins raise whatever a damaged file makes them stumble over.
+    except Exception as error:
+        raise InputError(f"{path}: cannot be read ({_reason(error)}): replace or repair the file") from None
 
 
 def preprocess(image: NDArray[np.generic], spec: ModelSpec) -> NDArray[np.float32]:
@@ -145,10 +151,39 @@ def preprocess(image: NDArray[np.generic], spec: ModelSpec) -> NDArray[np.float3
     Returns:
         (C, h, w) float32, normally in [0, 1].
     """
+    return normalise(bring_to_scale(image, spec), spec)
+
+
+def bring_to_scale(image: NDArray[np.generic], spec: ModelSpec) -> NDArray[np.generic]:
+    """The first half of `preprocess`: the spec's channels and scale, still in the image's own type.
+
+    Args:
+        image: (H, W) or (H, W, C) as `read_image` returns.
+        spec: channels, scale and resample filter are used.
+
+    Returns:
+        (h, w), or (h, w, C) for more than one channel, of the image's type.
+
+    Raises:
+        InputError: the scale makes the image too large.
+    """
     image = _with_channels(image, spec.channels)
     size = scaled_size(image.shape[:2], spec.scale)
-    if size != image.shape[:2]:
-        image = _resize(image, size, spec.resample)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(f"an image of {image.shape[:2]} becomes {size} at scale {spec.scale}: cut it into pieces")
+    return image if size == image.shape[:2] else _resize(image, size, spec.resample)
+
+
+def normalise(image: NDArray[np.generic], spec: ModelSpec) -> NDArray[np.float32]:
+    """The second half of `preprocess`: planes of float32, normally in [0, 1], then mean and standard deviation.
+
+    Args:
+        image: (h, w) or (h, w, C) as `bring_to_scale` returns.
+        spec: mean and std are used.
+
+    Returns:
+        (C, h, w) float32.
+    """
     planes = np.ascontiguousarray(np.moveaxis(image[:, :, None] if image.ndim == 2 else image, 2, 0))
     x = planes.astype(np.float32)
     if image.dtype == np.uint8:
@@ -181,7 +216,9 @@ def postprocess(
 ) -> NDArray[np.uint8]:
     """Turn a model's output into labels at the image's own size.
 
-    Logits are interpolated bilinearly (half-pixel centres) before the decision, so edges stay smooth.
+    Logits are interpolated bilinearly (half-pixel centres) before the decision, so edges stay smooth: what
+    `torch.nn.functional.interpolate` does, except where the mask is smaller than the output (a scale above 1);
+    there Pillow averages all the pixels that fall into one.
 
     Args:
         output: (K, h, w), already without padding; (1, h, w) labels where `spec.head` is "classmap".
@@ -199,7 +236,7 @@ def postprocess(
         margin = output[-1] if spec.outputs == 1 else _binary_plane(output, spec.head)
         limit = threshold if spec.head == "probabilities" else math.log(threshold / (1 - threshold))
         return (_resize_plane(margin, size) > limit).astype(np.uint8)
-    best = _resize_plane(output[0], size)
+    best = _resize_plane(output[0], size).copy()  # it may be a view of `output`, or read-only
     labels = np.zeros(size, np.uint8)
     for label in range(1, len(output)):
         plane = _resize_plane(output[label], size)
@@ -227,7 +264,8 @@ def probabilities(output: NDArray[np.float32], spec: ModelSpec, size: tuple[int,
         raise InputError("this model returns a class map without probabilities: export it with --head logits")
     planes = np.stack([_resize_plane(plane, size) for plane in output])
     if spec.outputs == 1:
-        positive = planes[0] if spec.head == "probabilities" else 1 / (1 + np.exp(-planes[0]))
+        # The sigmoid by way of tanh, which does not overflow.
+        positive = planes[0] if spec.head == "probabilities" else 0.5 + 0.5 * np.tanh(planes[0] / 2)
         return np.stack([1 - positive, positive])
     if spec.head == "logits":
         planes = np.exp(planes - planes.max(axis=0))
@@ -243,30 +281,53 @@ def to_uint8(image: NDArray[np.generic]) -> NDArray[np.uint8]:
     return (np.clip(unit, 0, 1) * 255).round().astype(np.uint8)
 
 
-def _read_npy(path: Path) -> NDArray[np.generic]:
+def read_npy(path: Path) -> NDArray[np.generic]:
+    """Read a .npy file as it stands, without unpickling objects.
+
+    Raises:
+        InputError: missing, damaged, too large, or not one array.
+    """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        # Mapped first: a header that promises more than the file holds fails here, before anything is allocated.
+        with np.errstate(over="ignore"):
+            array = np.lib.format.open_memmap(path, mode="r")
         if array.size > MAX_PIXELS * 4:
             raise InputError(f"{path}: shape {array.shape} is too large: cut it into pieces")
-        array = np.array(array)
+        return np.array(array)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise InputError(f"{path}: not a readable .npy array ({error})") from None
-    return array.astype(np.uint8) * 255 if array.dtype == np.bool_ else array
+    # numpy parses the header as Python text, which fails in as many ways.
+    except Exception as error:
+        raise InputError(f"{path}: not a readable .npy array ({_reason(error)})") from None
+
+
+def _decoded(image: Image.Image, path: Path) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"{path}: {image.width}x{image.height} is too large: cut it into pieces")
+    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"{path}: has {getattr(image, 'n_frames', 1)} pages: save each page as a file")
+    image.load()
+    if image.mode == "I" and image.format in ("PPM", "PNG"):  # 16-bit files that Pillow widens (PNG: before 10.3)
+        return ImageOps.exif_transpose(image).convert("I;16")
+    return ImageOps.exif_transpose(image)
 
 
 def _read_pillow(path: Path) -> NDArray[np.generic]:
     image = decode(path)
     try:
-        image = ImageOps.exif_transpose(image) or image
         if image.mode in ("P", "PA"):
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-        elif image.mode not in _PLAIN_MODES and image.mode != "I":
+            image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+        elif image.mode not in _PLAIN_MODES:
             image = image.convert(_CONVERSIONS.get(image.mode, "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: cannot be converted ({error})") from None
     return np.asarray(image)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _with_channels(image: NDArray[np.generic], channels: int) -> NDArray[np.generic]:
@@ -274,7 +335,9 @@ def _with_channels(image: NDArray[np.generic], channels: int) -> NDArray[np.gene
     if have == channels:
         return image
     if channels == 1:
-        # ITU-R 601 luma, rounded as Pillow's convert("L") does; alpha is left out.
+        # ITU-R 601 luma; alpha is left out.
+        if image.dtype == np.uint8:
+            return np.asarray(Image.fromarray(np.ascontiguousarray(image[:, :, :3])).convert("L"))
         luma = image[:, :, :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
         return luma.astype(np.float32) if image.dtype.kind == "f" else (luma + 0.5).astype(image.dtype)
     if have == 1:
@@ -288,7 +351,12 @@ def _with_channels(image: NDArray[np.generic], channels: int) -> NDArray[np.gene
 def _resize(image: NDArray[np.generic], size: tuple[int, int], resample: str) -> NDArray[np.generic]:
     method = _RESAMPLING[resample]
     if image.dtype == np.uint8:
-        return np.asarray(Image.fromarray(image).resize((size[1], size[0]), method))
+        if image.ndim == 3 and image.shape[2] == 4:
+            # Not as RGBA: Pillow would weigh the colours by the fourth channel, and blacken them where it is 0.
+            picture = Image.frombytes("CMYK", (image.shape[1], image.shape[0]), image.tobytes())
+        else:
+            picture = Image.fromarray(image)
+        return np.asarray(picture.resize((size[1], size[0]), method))
     planes = [image] if image.ndim == 2 else list(np.moveaxis(image, 2, 0))
     resized = np.stack([_resize_plane(plane, size, method) for plane in planes], axis=-1)
     if image.dtype == np.uint16:

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from .errors import InputError
-from .image import _read_npy, decode, to_uint8
-from .spec import IGNORE_LABEL, MaskValue, ModelSpec
+from .image import decode, read_npy, to_uint8
+from .spec import IGNORE_LABEL, MAX_VALUE, MaskValue, ModelSpec
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["labels_from_mask", "mask_image", "overlay", "pack", "read_mask", "unpack"]
+__all__ = ["labels_from_mask", "mask_image", "overlay", "pack", "read_mask", "side_by_side", "unpack"]
 
 _BITS = 8
 _COLOR = 1 << 24  # set in a packed colour, so that colour (0, 0, 5) and grey value 5 stay apart
@@ -28,17 +28,16 @@ def read_mask(path: Path | str) -> NDArray[np.int64]:
         (H, W) int64. A 1-bit mask has values 0 and 1.
 
     Raises:
-        InputError: missing, unreadable, or of a type that cannot hold classes.
+        InputError: missing, unreadable, of a type that cannot hold classes, or with values outside 0..65535.
     """
     path = Path(path)
     if path.suffix.lower() == ".npy":
-        array = _read_npy(path)
+        array = read_npy(path)
     else:
         image = decode(path)
-        image = ImageOps.exif_transpose(image) or image
         if image.mode in ("LA", "La", "PA"):
             image = image.getchannel(0)
-        elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "F", "RGB"):
+        elif image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "F", "RGB"):
             image = image.convert("RGB")
         array = np.asarray(image)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -51,6 +50,9 @@ def read_mask(path: Path | str) -> NDArray[np.int64]:
             f"{path}: a mask must hold one whole number or one 8-bit RGB colour a pixel, "
             f"not {array.dtype} of shape {array.shape}"
         )
+    if not array.size or array.min() < 0 or array.max() > MAX_VALUE:
+        held = f"{array.min()} to {array.max()}" if array.size else "nothing"
+        raise InputError(f"{path}: holds {held}; mask values are 0 to {MAX_VALUE}: renumber them")
     return array.astype(np.int64)
 
 
@@ -119,15 +121,15 @@ def mask_image(labels: NDArray[np.uint8], spec: ModelSpec) -> Image.Image:
             table[IGNORE_LABEL] = spec.ignore_value
         return Image.fromarray(table[labels])
     numbers = [value for value in values if isinstance(value, int)]
-    lut = np.zeros(256, np.uint16 if max(numbers) > 255 else np.uint8)
+    ignored = spec.ignore_value if isinstance(spec.ignore_value, int) else 0
+    wide = max(*numbers, ignored) > 255
+    lut = np.zeros(256, np.uint16 if wide else np.uint8)
     lut[: len(numbers)] = numbers
-    if isinstance(spec.ignore_value, int):
-        lut[IGNORE_LABEL] = spec.ignore_value
+    lut[IGNORE_LABEL] = ignored
     if numbers == [0, 1] and spec.ignore_value is None:
         return Image.fromarray(labels == 1)
     image = Image.fromarray(lut[labels])
-    if max(numbers) < 128:
-        image = image.convert("L")
+    if max(numbers) < 128 and not wide:
         image.putpalette(_palette(spec))
     return image
 
@@ -143,13 +145,24 @@ def overlay(
         spec: colours and background.
         opacity: of the tint, 0..1.
     """
-    picture = to_uint8(image).astype(np.float32)
-    table = np.zeros((256, 3), np.float32)
-    weight = np.zeros(256, np.float32)
+    table = np.zeros((256, 3), np.uint8)
+    weight = np.zeros(256, np.uint8)
     for label, info in enumerate(spec.classes):
-        table[label], weight[label] = info.color, 0.0 if label == spec.background else opacity
-    alpha = weight[labels][:, :, None]
-    return Image.fromarray((picture * (1 - alpha) + table[labels] * alpha).round().astype(np.uint8))
+        table[label], weight[label] = info.color, 0 if label == spec.background else round(opacity * 255)
+    tint, alpha = Image.fromarray(table[labels]), Image.fromarray(weight[labels])
+    return Image.composite(tint, Image.fromarray(to_uint8(image)), alpha)
+
+
+def side_by_side(*pictures: Image.Image) -> Image.Image:
+    """Pictures of one height in a row, on white."""
+    gap = 4  # pixels
+    width = sum(picture.width for picture in pictures) + gap * (len(pictures) - 1)
+    sheet = Image.new("RGB", (width, pictures[0].height), "white")
+    left = 0
+    for picture in pictures:
+        sheet.paste(picture, (left, 0))
+        left += picture.width + gap
+    return sheet
 
 
 def _palette(spec: ModelSpec) -> list[int]:

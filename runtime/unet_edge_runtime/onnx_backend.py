@@ -57,6 +57,11 @@ class OnnxBackend(Backend):
         self._check_interface()
 
     def _run(self, batch: NDArray[np.float32]) -> NDArray[np.generic]:
+        if self._batch and self._batch != len(batch):
+            return np.concatenate([self._run_fixed(image[None]) for image in batch])
+        return self._run_fixed(batch)
+
+    def _run_fixed(self, batch: NDArray[np.float32]) -> NDArray[np.generic]:
         try:
             output = self.session.run([self.spec.output_name], {self.spec.input_name: batch})[0]
         except Exception as error:
@@ -71,6 +76,16 @@ class OnnxBackend(Backend):
                 f"{self.path}: its graph has inputs {inputs} and outputs {outputs}, "
                 f"its spec says {self.spec.input_name} and {self.spec.output_name}: export it again"
             )
+        value = self.session.get_inputs()[0]
+        # A side that may vary is a name or None.
+        shape = [side if isinstance(side, int) else None for side in value.shape]
+        wanted = [self.spec.channels, *(self.spec.input_size or (None, None))]
+        if value.type != "tensor(float)" or len(shape) != 4 or shape[0] not in (None, 1) or shape[1:] != wanted:
+            raise ModelFileError(
+                f"{self.path}: its graph takes {value.type} of shape {value.shape}, its spec says float of shape "
+                f"{['N', *(side or 'any' for side in wanted)]}: export it again"
+            )
+        self._batch = shape[0]
 
 
 def _first_line(error: Exception) -> str:

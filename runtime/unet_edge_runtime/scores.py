@@ -33,6 +33,8 @@ class ConfusionMatrix:
         """Count one image: two arrays of labels of the same shape; `IGNORE_LABEL` in the truth does not count."""
         if truth.shape != predicted.shape:
             raise ValueError(f"shapes differ: truth {truth.shape}, predicted {predicted.shape}")
+        if truth.dtype.itemsize != 1 or predicted.dtype.itemsize != 1:
+            raise ValueError(f"labels must be uint8, not {truth.dtype} and {predicted.dtype}")
         classes = len(self.counts)
         joint = np.bincount((truth.astype(np.uint16) << 8 | predicted).ravel(), minlength=1 << 16)
         table = joint.reshape(256, 256)
@@ -110,11 +112,20 @@ class Agreement:
         reference_labels: NDArray[np.uint8],
         candidate_labels: NDArray[np.uint8],
     ) -> None:
-        """Compare one image: outputs (K, H, W), or None where they are of another kind, and labels (H, W)."""
+        """Compare one image: outputs (K, H, W), or None where they are of another kind, and labels (H, W).
+
+        Raises:
+            ValueError: shapes that differ.
+        """
+        pairs = [(reference_labels, candidate_labels)] + ([] if candidate is None else [(reference, candidate)])
+        for ours, theirs in pairs:
+            if ours.shape != theirs.shape:
+                raise ValueError(f"shapes differ: reference {ours.shape}, candidate {theirs.shape}")
         if candidate is None:
             self.compared_logits = False
         else:
-            difference = float(np.abs(reference - candidate).max())
+            with np.errstate(invalid="ignore"):
+                difference = float(np.abs(reference - candidate).max())
             # NaN compares false with everything: it must not pass for agreement.
             self.max_difference = max(self.max_difference, difference if np.isfinite(difference) else np.inf)
         self.pixels += reference_labels.size

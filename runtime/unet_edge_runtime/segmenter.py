@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .backend import Backend, load_backend
-from .errors import InputError
+from .errors import BackendError, InputError
 from .files import atomic_path
-from .image import pad_image, postprocess, preprocess, probabilities, read_image
-from .mask import mask_image, overlay
+from .image import as_image, pad_image, postprocess, preprocess, probabilities, read_image, to_uint8
+from .mask import mask_image, overlay, side_by_side
 from .spec import ModelSpec
 from .tiling import run_tiled
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["Segmentation", "Segmenter"]
+
+_LOSSLESS = (".png", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,16 @@ class Segmentation:
 
     @property
     def mask(self) -> Image.Image:
-        """The mask with the data set's own values or colours."""
+        """The mask with the data set's own values or colours.
+
+        Raises:
+            BackendError: the network returned NaN.
+        """
+        # Every comparison with NaN is false: the mask would be all background, and look like an answer.
+        if np.isnan(self.output).any():
+            raise BackendError(
+                "the network returned NaN: its weights are damaged, or overflowed; train or export it again"
+            )
         return mask_image(self.labels, self.spec)
 
     @property
@@ -53,6 +64,16 @@ class Segmentation:
     def probabilities(self) -> NDArray[np.float32]:
         """(classes, H, W) in [0, 1]."""
         return probabilities(self.output, self.spec, self.labels.shape)
+
+    def panel(self) -> Image.Image:
+        """Image, mask in the class colours, and overlay, side by side."""
+        black = np.zeros_like(to_uint8(self.image))
+        opaque = self.spec.replace(background=None)
+        return side_by_side(
+            overlay(self.image, self.labels, self.spec, opacity=0),
+            overlay(black, self.labels, opaque, opacity=1),
+            self.overlay,
+        )
 
     def save(self, path: Path | str) -> None:
         """Write the mask, atomically; the suffix chooses the format."""
@@ -94,10 +115,10 @@ class Segmenter:
         """Segment one image, given as a file or as an array like `read_image` returns.
 
         Raises:
-            InputError: the image cannot be read.
+            InputError: the image cannot be read, or the array is no image.
             BackendError: the runtime failed.
         """
-        pixels = read_image(image) if isinstance(image, str | Path) else image
+        pixels = read_image(image) if isinstance(image, str | Path) else as_image(np.asarray(image))
         output = self.run(preprocess(pixels, self.spec))
         labels = postprocess(output, self.spec, (pixels.shape[0], pixels.shape[1]), self.threshold)
         return Segmentation(pixels, output, labels, self.spec)
@@ -135,11 +156,11 @@ def save_picture(picture: Image.Image, path: Path | str) -> None:
     """Write a picture atomically; the suffix chooses the format.
 
     Raises:
-        InputError: a suffix that Pillow cannot write, or a lossy format, which would alter a mask.
+        InputError: a format that would alter a mask, or cannot hold it.
     """
     path = Path(path)
-    if path.suffix.lower() in (".jpg", ".jpeg", ".jfif"):
-        raise InputError(f"{path}: JPEG alters mask values: choose .png")
+    if path.suffix.lower() not in _LOSSLESS:
+        raise InputError(f"{path}: masks are kept exactly by {', '.join(_LOSSLESS)} only: choose .png")
     try:
         with atomic_path(path) as temporary:
             picture.save(temporary)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .errors import ModelFileError
 
-__all__ = ["IGNORE_LABEL", "METADATA_KEY", "ClassInfo", "MaskValue", "ModelSpec", "class_color"]
+__all__ = ["IGNORE_LABEL", "MAX_VALUE", "METADATA_KEY", "ClassInfo", "MaskValue", "ModelSpec", "class_color"]
 
 METADATA_KEY = "unet_edge.spec"
 """The one key under which the spec is embedded in ONNX `metadata_props` and in Core ML user-defined metadata."""
@@ -19,9 +19,14 @@ METADATA_KEY = "unet_edge.spec"
 IGNORE_LABEL = 255
 """The label of pixels that do not count; class labels are 0..254."""
 
+MAX_VALUE = (1 << 16) - 1
+"""The largest grey value of a mask; files hold at most 16 bits."""
+
 SPEC_VERSION = 1
 HEADS = ("logits", "probabilities", "classmap")
 PADDINGS = ("reflect", "edge", "zero")
+RESAMPLINGS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+MAX_INPUT = 1 << 28  # pixels of the network's input: 16384 x 16384
 
 MaskValue = int | tuple[int, int, int]
 """How a class looks in a mask file: a grey or palette value, or an RGB colour."""
@@ -69,7 +74,7 @@ class ModelSpec:
         outputs: channels of the logits: one a class, or 1 for a two-class model with a sigmoid.
         multiple: the sides of the network's input are multiples of this (2**depth).
         scale: factor on both sides of an image before the network; the mask is brought back.
-        resample: Pillow filter of that resize.
+        resample: Pillow filter of that resize: nearest, box, bilinear, bicubic or lanczos.
         padding: how an image is filled up, below and to the right: reflect, edge or zero.
         mean: subtracted from each channel, in units of [0, 1]; empty for none.
         std: divides each channel after that; empty for none.
@@ -106,7 +111,13 @@ class ModelSpec:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A spec is read from files of unknown origin: every number that later sizes an array is bounded here.
+        # A spec is read from files of unknown origin: every value that is later used is typed and bounded here.
+        for name in ("channels", "outputs", "multiple"):
+            _require(_is_whole(getattr(self, name)), f"{name} must be a whole number, not {getattr(self, name)!r}")
+        for name in ("input_name", "output_name", "precision"):
+            _require(isinstance(getattr(self, name), str), f"{name} must be a text, not {getattr(self, name)!r}")
+        numbers = (self.scale, self.threshold, *self.mean, *self.std)
+        _require(all(_is_number(n) for n in numbers), "scale, threshold, mean and std must be sensible numbers")
         _require(self.channels in (1, 3, 4), f"channels must be 1, 3 or 4, not {self.channels}")
         _require(2 <= len(self.classes) < IGNORE_LABEL, f"2 to 254 classes expected, not {len(self.classes)}")
         _require(
@@ -118,13 +129,39 @@ class ModelSpec:
         _require(0 < self.threshold < 1, f"threshold must be between 0 and 1, not {self.threshold}")
         _require(self.head in HEADS, f"head must be one of {', '.join(HEADS)}, not {self.head!r}")
         _require(self.padding in PADDINGS, f"padding must be one of {', '.join(PADDINGS)}, not {self.padding!r}")
-        _require(len(self.mean) in (0, self.channels), "mean needs one number a channel")
-        _require(len(self.std) in (0, self.channels) and all(self.std), "std needs one number above 0 a channel")
         _require(
-            self.background is None or 0 <= self.background < len(self.classes), "background must be one of the labels"
+            self.resample in RESAMPLINGS, f"resample must be one of {', '.join(RESAMPLINGS)}, not {self.resample!r}"
         )
-        for size in (*self.training_sizes, *([self.input_size] if self.input_size else [])):
-            _require(all(1 <= side <= 1 << 16 for side in size), f"impossible size {size}")
+        _require(len(self.mean) in (0, self.channels), "mean needs one number a channel")
+        _require(
+            len(self.std) in (0, self.channels) and all(n > 1e-6 for n in self.std),
+            "std needs one number above 0 a channel",
+        )
+        labels = range(len(self.classes))
+        _require(
+            self.background is None or (_is_whole(self.background) and self.background in labels),
+            "background must be one of the labels",
+        )
+        for size in (*self.training_sizes, *([] if self.input_size is None else [self.input_size])):
+            _require(_is_size(size), f"impossible size {size}")
+        _require(
+            self.input_size is None or not any(side % self.multiple for side in self.input_size),
+            f"input size {self.input_size} is no multiple of {self.multiple}",
+        )
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        values = [info.value for info in self.classes]
+        for info in self.classes:
+            _require(isinstance(info.name, str), f"a class's name must be a text, not {info.name!r}")
+            _require(_is_mask_value(info.value), f"{info.value!r} is no mask value: 0 to {MAX_VALUE}, or an RGB colour")
+            _require(_is_color(info.color), f"{info.color!r} is no RGB colour")
+        _require(len({isinstance(value, tuple) for value in values}) == 1, "mask values are all grey or all colours")
+        _require(len(set(values)) == len(values), "two classes have the same mask value")
+        _require(self.ignore_value not in values, f"the value to ignore, {self.ignore_value}, is that of a class")
+        _require(
+            self.ignore_value is None or _is_mask_value(self.ignore_value), f"{self.ignore_value!r} is no mask value"
+        )
 
     @property
     def class_names(self) -> list[str]:
@@ -169,17 +206,12 @@ class ModelSpec:
             known = {f.name for f in dataclasses.fields(cls)}
             values = {key: _frozen(value) for key, value in data.items() if key in known and key != "provenance"}
             values["classes"] = tuple(
-                ClassInfo(str(c["name"]), _frozen(c["value"]), tuple(c["color"])) for c in data["classes"]
+                ClassInfo(c["name"], _frozen(c["value"]), tuple(c["color"])) for c in data["classes"]
             )
-            for key in ("channels", "outputs", "multiple"):
-                values[key] = int(values[key])
-            values["scale"] = float(values.get("scale", 1.0))
-            if not math.isfinite(values["scale"]):
-                raise ValueError("scale is not finite")
             return cls(**values, provenance=dict(data.get("provenance", {})))
         except ModelFileError as error:
             raise ModelFileError(f"{origin}: {error}" if origin not in str(error) else str(error)) from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             raise ModelFileError(
                 f"{origin} carries a damaged spec ({type(error).__name__}: {error}): export it again"
             ) from None
@@ -189,13 +221,34 @@ class ModelSpec:
         """Read what `to_json` wrote. Raises `ModelFileError` as `from_dict` does."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ModelFileError(f"{origin} carries a damaged spec ({error}): export it again") from None
         return cls.from_dict(data, origin)
 
 
 def _frozen(value: Any) -> Any:
     return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e6 < value < 1e6
+
+
+def _is_size(value: Any) -> bool:
+    whole = isinstance(value, tuple) and len(value) == 2 and all(_is_whole(side) and side >= 1 for side in value)
+    return whole and math.prod(value) <= MAX_INPUT
+
+
+def _is_color(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(_is_whole(c) and 0 <= c <= 255 for c in value)
+
+
+def _is_mask_value(value: object) -> bool:
+    return _is_color(value) or (isinstance(value, int) and _is_whole(value) and 0 <= value <= MAX_VALUE)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -37,6 +37,9 @@ def track(
     items: Iterable[T], label: str, length: int | None = None, show: Callable[[T | None], str] | None = None
 ) -> Iterator[T]:
     """Go through `items` under a progress bar on standard error; silent when that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
     with click.progressbar(items, length=length, label=label, file=sys.stderr, item_show_func=show) as bar:
         yield from bar
 

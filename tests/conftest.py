@@ -1,0 +1,80 @@
+"""What many tests need: real data, specs, and one small network with its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unet_edge_runtime.spec import ClassInfo, ModelSpec, class_color
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data sets; tests that ask for it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data sets (../shared/data) are not on this machine")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_spec():
+    """A function (values, **fields) -> ModelSpec with one class a mask value."""
+
+    def make(values=(0, 255), **fields):
+        classes = tuple(
+            ClassInfo(f"class {label}", value, value if isinstance(value, tuple) else class_color(label))
+            for label, value in enumerate(values)
+        )
+        return ModelSpec(**{"channels": 3, "classes": classes, "outputs": len(classes), "multiple": 4, **fields})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """A function (**fields of UNetConfig) -> UNet whose batch norms have seen data, in evaluation mode."""
+    import torch
+
+    from unet_edge.model import UNet, UNetConfig
+
+    def make(seed=0, **fields):
+        torch.manual_seed(seed)
+        config = UNetConfig(**{"in_channels": 3, "classes": 2, "base_channels": 4, "depth": 2, **fields})
+        model = UNet(config).train()
+        with torch.no_grad():
+            for _ in range(20):
+                model(torch.rand(2, config.in_channels, 4 * config.multiple, 4 * config.multiple))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_checkpoint(tmp_path_factory, make_model, make_spec):
+    """A checkpoint of a small two-class RGB network."""
+    from unet_edge.checkpoint import save_checkpoint
+
+    path = tmp_path_factory.mktemp("small") / "small.pth"
+    save_checkpoint(path, make_model(), make_spec(), {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_onnx(small_checkpoint):
+    """`small_checkpoint` as ONNX, for any size."""
+    from unet_edge_export import export_model
+
+    return export_model(small_checkpoint, "onnx", dynamic=True).path
+
+
+@pytest.fixture
+def photo():
+    """(50, 70, 3) uint8: smooth, with an edge, sides that no network's multiple divides."""
+    y, x = np.mgrid[:50, :70]
+    red = 127 + 100 * np.sin(y / 9) * np.cos(x / 7)
+    return np.stack([red, 3 * x, np.where(x + y > 60, 220, 30)], axis=-1).astype(np.uint8)

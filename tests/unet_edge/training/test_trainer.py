@@ -1,0 +1,239 @@
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from unet_edge.checkpoint import read_checkpoint
+from unet_edge.training import trainer as trainer_module
+from unet_edge.training.config import RECIPES, TrainConfig
+from unet_edge.training.run_folder import RunFolder
+from unet_edge.training.start import DataConfig, NetworkConfig, resume, train
+from unet_edge.training.trainer import Reporter
+from unet_edge_runtime.errors import DatasetError, InputError, TrainingError
+
+SMALL = NetworkConfig(4, 2, True, scale=1.0)
+QUICK = TrainConfig(epochs=3, batch_size=2, seed=5)
+
+
+class StopAfter(Reporter):
+    """Sends ourselves Ctrl-C after a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def step(self, images, loss, learning_rate):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(path).weights
+
+
+def test_a_run_learns_and_leaves_everything(trained):
+    run = RunFolder(trained)
+    best = read_checkpoint(run.best)
+    assert best.state["best"]["dice"] > 0.8
+    assert best.spec.class_names == ["ground", "disc", "bar"]
+    assert [info.value for info in best.spec.classes] == [0, 100, 255]
+    assert best.spec.training_sizes == ((48, 64),)
+    assert {"config.json", "split.json", "metrics.jsonl", "curves.png", "best.pth", "last.pth", "overlays"} <= {
+        path.name for path in trained.iterdir()
+    }
+    assert list((trained / "overlays").glob("*.png"))
+    records = run.read_metrics()
+    assert [r["epoch"] for r in records if r["event"] == "train"] == list(range(1, 9))
+    validation = [r for r in records if r["event"] == "validation"]
+    assert len(validation) == 8
+    assert {c["name"] for c in validation[0]["classes"]} == {"ground", "disc", "bar"}
+    needed = {"optimizer", "schedulers", "scaler", "rng", "epoch", "step", "train_config", "scores", "best"}
+    assert needed <= best.state.keys()
+
+
+@pytest.mark.parametrize("stop", [3, 5, 9])
+def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, pairs_folder, stop):
+    data = DataConfig(*pairs_folder, validation=10)
+    config = dataclasses.replace(QUICK, validations_per_epoch=2)
+    whole = train(data, tmp_path / "whole", SMALL, config, "cpu")
+    with pytest.raises(TrainingError, match=r"--resume .*cut"):
+        train(data, tmp_path / "cut", SMALL, config, "cpu", StopAfter(stop))
+    resumed = resume(tmp_path / "cut", "cpu")
+    assert resumed == whole
+    for name in ("last.pth", "best.pth"):
+        a, b = weights(tmp_path / "whole" / name), weights(tmp_path / "cut" / name)
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    metrics = [RunFolder(tmp_path / name).read_metrics() for name in ("whole", "cut")]
+    for records in metrics:
+        for record in records:
+            record.pop("images_per_second", None)
+    assert metrics[0] == metrics[1]
+
+
+def test_killed_while_training_leaves_a_checkpoint_that_loads(tmp_path, pairs_folder):
+    code = (
+        "from unet_edge.training.start import *; from unet_edge.training.config import TrainConfig; "
+        "from pathlib import Path; import sys; i, m, o = map(Path, sys.argv[1:]); "
+        "train(DataConfig(i, m), o, NetworkConfig(4, 2, True, scale=1.0), TrainConfig(epochs=1000, batch_size=2), 'cpu')"
+    )
+    run = RunFolder(tmp_path / "run")
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, pairs_folder), str(run.path)])
+    try:
+        deadline = time.monotonic() + 120
+        while not run.last.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    checkpoint = read_checkpoint(run.last)
+    best = resume(run.path, "cpu", epochs=checkpoint.state["epoch"] + 1)
+    assert best["dice"] is not None
+
+
+def test_nan_stops_clearly_and_keeps_the_last_good_checkpoint(tmp_path, pairs_folder, monkeypatch):
+    calls = {"count": 0}
+    real = trainer_module.segmentation_loss
+
+    def poisoned(logits, labels, pooled):
+        calls["count"] += 1
+        return real(logits, labels, pooled) * (math.nan if calls["count"] > 7 else 1)
+
+    monkeypatch.setattr(trainer_module, "segmentation_loss", poisoned)
+    with pytest.raises(
+        TrainingError, match=r"loss became nan in epoch 2, step 8.*best\.pth.*last\.pth.*--learning-rate"
+    ):
+        train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, QUICK, "cpu")
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run" / "last.pth").values())
+
+
+def test_checkpointing_trains_the_same_network(tmp_path, pairs_folder):
+    data, config = DataConfig(*pairs_folder), dataclasses.replace(QUICK, epochs=1)
+    train(data, tmp_path / "plain", SMALL, config, "cpu")
+    train(data, tmp_path / "checkpointed", SMALL, dataclasses.replace(config, checkpointing=True), "cpu")
+    a, b = weights(tmp_path / "plain" / "last.pth"), weights(tmp_path / "checkpointed" / "last.pth")
+    assert all(torch.allclose(a[key].float(), b[key].float(), rtol=1e-6, atol=1e-9) for key in a)
+
+
+def test_mixed_precision_learns_on_the_cpu_too(tmp_path, pairs_folder):
+    best = train(
+        DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(QUICK, amp=True, epochs=2), "cpu"
+    )
+    assert best["dice"] is not None
+
+
+def test_one_sigmoid_output(tmp_path, pairs_folder):
+    from PIL import Image
+
+    for path in pairs_folder[1].iterdir():
+        Image.open(path).point(lambda v: 255 if v else 0).save(path)
+    network = dataclasses.replace(SMALL, classes=1)
+    train(DataConfig(*pairs_folder), tmp_path / "run", network, dataclasses.replace(QUICK, epochs=6), "cpu")
+    checkpoint = read_checkpoint(tmp_path / "run" / "best.pth")
+    assert checkpoint.config.classes == checkpoint.spec.outputs == 1
+    assert checkpoint.state["best"]["dice"] > 0.5
+
+
+def test_seed_recipe_is_the_seeds():
+    config = TrainConfig.from_recipe("seed")
+    assert (config.learning_rate, config.weight_decay, config.momentum) == (1e-5, 1e-8, 0.999)
+    assert (config.gradient_clipping, config.patience, config.batch_size, config.epochs) == (1.0, 5, 1, 5)
+    assert (config.decay, config.warmup, config.flip, config.pooled_dice) == ("none", 0.0, "none", True)
+    assert set(RECIPES) >= {"seed", "default"}
+
+
+def test_values_given_win_over_the_recipe():
+    assert TrainConfig.from_recipe("seed", learning_rate=0.1, epochs=None).learning_rate == 0.1
+    with pytest.raises(InputError, match="no recipe 'sead'; there are default, seed"):
+        TrainConfig.from_recipe("sead")
+    with pytest.raises(InputError, match="batch size must be above 0"):
+        TrainConfig(batch_size=0)
+
+
+def test_optimiser_is_rmsprop_foreach_with_a_plateau_on_dice(tmp_path, pairs_folder):
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(QUICK, epochs=1), "cpu")
+    state = read_checkpoint(tmp_path / "run" / "last.pth").state
+    group = state["optimizer"]["param_groups"][0]
+    assert group["foreach"] is True
+    assert "alpha" in group
+    assert state["schedulers"]["plateau"]["mode"] == "max"
+    assert state["schedulers"]["plateau"]["best"] == pytest.approx(state["best"]["dice"])
+
+
+def test_a_folder_with_a_run_is_not_overwritten(trained, pairs_folder):
+    before = (trained / "best.pth").read_bytes()
+    with pytest.raises(InputError, match="already holds a run: continue it with --resume"):
+        train(DataConfig(*pairs_folder), trained, SMALL, QUICK, "cpu")
+    assert (trained / "best.pth").read_bytes() == before
+
+
+def test_resume_says_what_is_missing(tmp_path, pairs_folder):
+    with pytest.raises(InputError, match="holds no run that could be resumed"):
+        resume(tmp_path)
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(QUICK, epochs=1), "cpu")
+    next(pairs_folder[0].iterdir()).unlink()
+    with pytest.raises(DatasetError, match="no longer there"):
+        resume(tmp_path / "run", epochs=2)
+
+
+def test_validation_folders_with_an_unseen_value_are_refused(tmp_path, pairs_folder):
+    import numpy as np
+    from PIL import Image
+
+    val_images, val_masks = tmp_path / "vi", tmp_path / "vm"
+    val_images.mkdir()
+    val_masks.mkdir()
+    Image.new("RGB", (32, 32)).save(val_images / "a.png")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[0] = 77
+    Image.fromarray(mask).save(val_masks / "a_mask.png")
+    data = DataConfig(*pairs_folder, val_images=val_images, val_masks=val_masks)
+    with pytest.raises(DatasetError, match=r"a_mask\.png.*77"):
+        train(data, tmp_path / "run", SMALL, QUICK, "cpu")
+
+
+def test_load_starts_from_a_checkpoint_and_renews_only_a_head_that_does_not_fit(tmp_path, trained, pairs_folder):
+    said: list[str] = []
+    network = NetworkConfig(64, 4, load=trained / "best.pth", scale=1.0)
+    config = TrainConfig(epochs=1, batch_size=12, learning_rate=1e-12, momentum=0.0)
+    train(DataConfig(*pairs_folder), tmp_path / "same", network, config, "cpu", say=said.append)
+    assert read_checkpoint(tmp_path / "same" / "last.pth").config == read_checkpoint(trained / "best.pth").config
+    a, b = weights(trained / "best.pth"), weights(tmp_path / "same" / "last.pth")
+    assert torch.allclose(a["inc.double_conv.0.weight"], b["inc.double_conv.0.weight"], atol=1e-6)
+    assert torch.allclose(a["outc.conv.weight"], b["outc.conv.weight"], atol=1e-6)
+    train(DataConfig(*pairs_folder, ignore=100), tmp_path / "other", network, config, "cpu", say=said.append)
+    assert weights(tmp_path / "other" / "last.pth")["outc.conv.weight"].shape[0] == 2
+    assert any("last layer starts anew" in line for line in said)
+
+
+def test_wrong_classes_and_names_are_refused(tmp_path, pairs_folder):
+    with pytest.raises(InputError, match=r"--classes 7, but the masks hold 3 values \(0, 100, 255\)"):
+        train(DataConfig(*pairs_folder), tmp_path / "a", dataclasses.replace(SMALL, classes=7), QUICK, "cpu")
+    with pytest.raises(InputError, match="2 class names for 3 mask values"):
+        train(DataConfig(*pairs_folder, class_names=("a", "b")), tmp_path / "b", SMALL, QUICK, "cpu")
+
+
+def test_split_and_config_are_saved_before_training(tmp_path, pairs_folder):
+    with pytest.raises(TrainingError):
+        train(DataConfig(*pairs_folder, validation=25), tmp_path / "run", SMALL, QUICK, "cpu", StopAfter(1))
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert len(split["val"]) == 3
+    assert len(split["train"]) == 9
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["training"]["seed"] == 5
+    assert config["versions"]["torch"] == torch.__version__ if "versions" in config else config["torch"]
+
+
+def test_without_validation_the_last_is_the_best(tmp_path, pairs_folder):
+    config = dataclasses.replace(QUICK, epochs=2)
+    best = train(DataConfig(*pairs_folder, validation=0), tmp_path / "run", SMALL, config, "cpu")
+    assert best == {"dice": None, "epoch": 2}
+    a, b = weights(tmp_path / "run" / "best.pth"), weights(tmp_path / "run" / "last.pth")
+    assert all(torch.equal(a[key], b[key]) for key in a)

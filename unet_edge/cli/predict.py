@@ -1,0 +1,177 @@
+"""`unet-edge predict`."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import MODEL_FILE, echo_json, say, track
+
+if TYPE_CHECKING:
+    from unet_edge_runtime.segmenter import Segmentation
+
+PATH = click.Path(path_type=Path)
+WRITTEN = ("_OUT", "_OVERLAY", "_VIZ", "_PROB")  # endings of our own outputs, never taken for inputs of a folder
+
+
+@click.command(epilog="Example: unet-edge predict -m run/best.onnx new_photos -o new_masks --overlay")
+@click.argument("inputs", nargs=-1, type=PATH)
+@click.option("--model", "-m", type=MODEL_FILE, required=True, help="A checkpoint, .onnx or .mlpackage.")
+@click.option("--input", "-i", "more_inputs", multiple=True, type=PATH, help="As INPUTS; may be repeated.")
+@click.option(
+    "--output", "-o", "outputs", multiple=True, type=PATH, help="Folder for the masks, or a file for each input."
+)
+@click.option("--backend", help="torch, onnx, coreml, ...  [default: by the model's kind]")
+@click.option("--overlay", is_flag=True, help="Also write <stem>_OVERLAY.png: the image, tinted.")
+@click.option("--viz", "-v", is_flag=True, help="Also write <stem>_VIZ.png: image, mask and overlay side by side.")
+@click.option("--probabilities", is_flag=True, help="Also write <stem>_PROB.npy: (classes, H, W) float16.")
+@click.option("--no-save", "-n", is_flag=True, help="Write no mask.")
+@click.option("--threshold", "--mask-threshold", "-t", type=float, help="Probability for class 1 of a two-class model.")
+@click.option("--scale", "-s", type=float, help="Image scale of a checkpoint that does not know its own.")
+@click.option("--skip-existing", is_flag=True, help="Leave out inputs whose mask is there already.")
+@click.option("--device", help="For torch: auto, cpu, cuda or mps.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
+def command(
+    inputs: tuple[Path, ...],
+    model: Path,
+    more_inputs: tuple[Path, ...],
+    outputs: tuple[Path, ...],
+    backend: str | None,
+    overlay: bool,
+    viz: bool,
+    probabilities: bool,
+    no_save: bool,
+    threshold: float | None,
+    scale: float | None,
+    skip_existing: bool,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Write masks for INPUTS: image files, folders of images, or quoted patterns.
+
+    Masks carry the training masks' own values, at each image's own size, as <stem>_OUT.png beside the image or in
+    the output folder. A file that cannot be read is reported and left out; the exit code is then 1.
+    """
+    from unet_edge_runtime.errors import UnetEdgeError
+    from unet_edge_runtime.segmenter import Segmenter
+
+    images = _expand([*inputs, *more_inputs])
+    jobs = list(zip(images, _targets(images, outputs), strict=True))
+    options: dict[str, Any] = {k: v for k, v in {"scale": scale, "device": device}.items() if v is not None}
+    segmenter = Segmenter.open(*_resolve(model, backend, options), threshold=threshold, **options)
+    if skip_existing:
+        jobs = [(image, target) for image, target in jobs if not target.exists()]
+    written: list[dict[str, str]] = []
+    failed: list[dict[str, str]] = []
+    for image, target in track(jobs, "predict", len(jobs)):
+        try:
+            result = segmenter.segment(image)
+            files = _write(result, target, overlay, viz, probabilities, no_save)
+            written.append({"input": str(image), **files})
+        except UnetEdgeError as error:
+            failed.append({"input": str(image), "error": str(error)})
+            say(f"skipped: {error}")
+    if as_json:
+        echo_json({"written": written, "failed": failed, "backend": segmenter.backend.name, "model": str(model)})
+    else:
+        for files in written[:10]:
+            click.echo(" ".join(value for key, value in files.items() if key != "input") or files["input"])
+        if len(written) > 10:
+            click.echo(f"... {len(written)} images in all")
+    if failed:
+        say(f"{len(failed)} of {len(jobs)} inputs could not be segmented")
+        sys.exit(1)
+
+
+def _expand(inputs: list[Path]) -> list[Path]:
+    from unet_edge_runtime.errors import InputError
+    from unet_edge_runtime.image import image_files
+
+    images: list[Path] = []
+    for item in inputs:
+        if item.is_dir():
+            found = image_files(item)
+            stems = {path.stem for path in found}
+            images += [path for path in found if not _is_ours(path.stem, stems)]
+        elif item.exists() or not glob.has_magic(str(item)):
+            images.append(item)  # a missing file is reported as a bad input, without stopping the others
+        else:
+            matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))
+            if not matches:
+                raise InputError(f"{item}: matches no file")
+            images += matches
+    if not images:
+        raise click.UsageError("no input: give image files, folders or patterns")
+    return list(dict.fromkeys(images))
+
+
+def _is_ours(stem: str, stems: set[str]) -> bool:
+    return any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in WRITTEN)
+
+
+def _targets(images: list[Path], outputs: tuple[Path, ...]) -> list[Path]:
+    """A mask file for each image: as named, in the named folder, or beside the image; never two images in one file."""
+    from unet_edge_runtime.errors import InputError
+
+    if len(outputs) > 1 or (len(outputs) == 1 and len(images) == 1 and outputs[0].suffix and not outputs[0].is_dir()):
+        if len(outputs) != len(images):
+            raise InputError(f"{len(outputs)} outputs for {len(images)} inputs: give one each, or one folder")
+        return list(outputs)
+    folder = outputs[0] if outputs else None
+    if folder is not None and folder.is_file():
+        raise InputError(f"{folder} is a file; for {len(images)} inputs the output must be a folder")
+    plain = [(folder or image.parent) / f"{image.stem}_OUT.png" for image in images]
+    counts = Counter(plain)
+    targets: list[Path] = []
+    for image, target in zip(images, plain, strict=True):
+        unique = target if counts[target] == 1 else target.with_name(f"{image.stem}_{image.suffix[1:]}_OUT.png")
+        number = 2
+        while unique in targets:
+            unique, number = target.with_name(f"{image.stem}_{number}_OUT.png"), number + 1
+        targets.append(unique)
+    return targets
+
+
+def _resolve(model: Path, backend: str | None, options: dict[str, Any]) -> tuple[Path, str | None]:
+    """A checkpoint that is to run on ONNX is exported first, unless its export is there already."""
+    from unet_edge_runtime.backend import backend_for
+
+    if backend != "onnx" or backend_for(model) != "torch":
+        return model, backend
+    from unet_edge_export import export_sibling
+
+    options.pop("device", None)
+    path, exported = export_sibling(model, scale=options.pop("scale", None))
+    say(f"{'exported' if exported else 'using'} {path}")
+    return path, backend
+
+
+def _write(
+    result: Segmentation, target: Path, overlay: bool, viz: bool, probabilities: bool, no_save: bool
+) -> dict[str, str]:
+    from unet_edge_runtime.files import atomic_path
+    from unet_edge_runtime.segmenter import save_picture
+
+    base = target.stem.removesuffix("_OUT")
+    files: dict[str, str] = {}
+    if not no_save:
+        result.save(target)
+        files["mask"] = str(target)
+    if overlay:
+        files["overlay"] = str(target.with_name(f"{base}_OVERLAY.png"))
+        save_picture(result.overlay, files["overlay"])
+    if viz:
+        files["viz"] = str(target.with_name(f"{base}_VIZ.png"))
+        save_picture(result.panel(), files["viz"])
+    if probabilities:
+        import numpy as np
+
+        files["probabilities"] = str(target.with_name(f"{base}_PROB.npy"))
+        with atomic_path(files["probabilities"]) as temporary:
+            np.save(temporary, result.probabilities.astype(np.float16))
+    return files

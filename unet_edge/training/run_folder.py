@@ -1,0 +1,124 @@
+"""The folder of a run: configuration, split, checkpoints, metrics, pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unet_edge_runtime.errors import InputError
+from unet_edge_runtime.files import atomic_path, write_json
+from unet_edge_runtime.mask import labels_from_mask, overlay, read_mask, side_by_side
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unet_edge.data.pairing import Pair
+    from unet_edge_runtime.segmenter import Segmenter
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Names and writers of everything in a run's folder.
+
+    Args:
+        path: the folder; made when something is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.best = path / "best.pth"
+        self.last = path / "last.pth"
+        self.config = path / "config.json"
+        self.split = path / "split.json"
+        self.metrics = path / "metrics.jsonl"
+        self.curves = path / "curves.png"
+        self.overlays = path / "overlays"
+
+    def start(self, config: dict[str, Any], split: dict[str, Any]) -> None:
+        """Write what is known before the first step.
+
+        Raises:
+            InputError: the folder already holds a run.
+        """
+        if self.last.exists() or self.best.exists():
+            raise InputError(
+                f"{self.path} already holds a run: continue it with --resume {self.path}, or choose another"
+            )
+        self.metrics.unlink(missing_ok=True)
+        write_json(self.config, config)
+        write_json(self.split, split)
+
+    def read_split(self) -> dict[str, Any]:
+        """The split as `start` wrote it. Raises `InputError` where it is missing or damaged."""
+        try:
+            return json.loads(self.split.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.split}: cannot be read ({error}): is {self.path} the folder of a run?") from None
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Add one line to the metrics file."""
+        with self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All complete lines of the metrics file."""
+        if not self.metrics.exists():
+            return []
+        records = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue  # a kill in the middle of an append leaves half a line
+        return records
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop what was recorded after `step`, which a resumed run computes again."""
+        kept = [record for record in self.read_metrics() if record.get("step", 0) <= step]
+        with atomic_path(self.metrics) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+    def draw_curves(self) -> None:
+        """Loss, learning rate and Dice over the epochs as one PNG."""
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+
+        records = self.read_metrics()
+        train = [r for r in records if r["event"] == "train"]
+        validation = [r for r in records if r["event"] == "validation" and r["dice"] is not None]
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+        left.plot([r["epoch"] for r in train], [r["loss"] for r in train], marker=".", label="training loss")
+        left.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+        rate = left.twinx()
+        rate.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="0.7", linestyle="--")
+        rate.set(ylabel="learning rate (dashed)", ylim=(0, None))
+        names = [c["name"] for c in validation[0]["classes"]] if validation else []
+        for label, name in enumerate(names[:20]):
+            scores = [(r["epoch"], r["classes"][label]["dice"]) for r in validation]
+            present = [(epoch, dice) for epoch, dice in scores if dice is not None]
+            right.plot([e for e, _ in present], [d for _, d in present], linewidth=1, alpha=0.7, label=name)
+        right.plot([r["epoch"] for r in validation], [r["dice"] for r in validation], "k.-", label="mean")
+        right.set(xlabel="epoch", ylabel="validation Dice", ylim=(None, 1))
+        right.grid(alpha=0.3)
+        if validation:
+            right.legend(fontsize="small", loc="lower right")
+        with atomic_path(self.curves) as temporary:
+            figure.savefig(temporary, dpi=120)
+        pyplot.close(figure)
+
+    def draw_overlays(self, segmenter: Segmenter, pairs: Sequence[Pair]) -> None:
+        """Image, truth and prediction side by side, one PNG a pair."""
+        for pair in pairs:
+            result = segmenter.segment(pair.image)
+            truth = labels_from_mask(read_mask(pair.mask), segmenter.spec, pair.mask)
+            picture = side_by_side(
+                overlay(result.image, truth, segmenter.spec, opacity=0),
+                overlay(result.image, truth, segmenter.spec),
+                result.overlay,
+            )
+            with atomic_path(self.overlays / f"{pair.name}.png") as temporary:
+                picture.save(temporary)

@@ -1,0 +1,314 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import lr_scheduler
+from torch.utils.data import DataLoader
+
+from unet_edge.checkpoint import save_checkpoint
+from unet_edge.data.dataset import Collate, EpochBatches, SegmentationDataset
+from unet_edge.device import prefers_channels_last
+from unet_edge.evaluation import evaluate
+from unet_edge.losses import segmentation_loss
+from unet_edge.torch_backend import TorchBackend
+from unet_edge_runtime.errors import TrainingError
+from unet_edge_runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from unet_edge.checkpoint import Checkpoint
+    from unet_edge.data.split import Split
+    from unet_edge.model import UNet
+    from unet_edge_runtime.spec import ModelSpec
+
+    from .config import TrainConfig
+    from .run_folder import RunFolder
+
+__all__ = ["Reporter", "Trainer"]
+
+OVERLAYS = 4  # validation images drawn into the run's folder
+
+
+class Reporter:
+    """What a run tells while it goes; this one is silent."""
+
+    @contextmanager
+    def epoch(self, epoch: int, epochs: int, images: int) -> Iterator[None]:
+        """Around the training part of an epoch with `images` left to do."""
+        yield
+
+    def step(self, images: int, loss: float, learning_rate: float) -> None:
+        """After each step."""
+
+    def validation(self, epoch: int, scores: dict[str, Any], is_best: bool) -> None:
+        """After each validation."""
+
+    def validating(self, pairs: Any) -> Any:
+        """Wraps the validation pairs, for a progress bar."""
+        return pairs
+
+
+class Trainer:
+    """Trains one network in one run folder.
+
+    Args:
+        config: how.
+        model: the network, with its first weights.
+        spec: how images and masks are treated.
+        split: what to train and to validate on.
+        run: the folder.
+        device: where.
+        reporter: who is told.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: UNet,
+        spec: ModelSpec,
+        split: Split,
+        run: RunFolder,
+        device: torch.device,
+        reporter: Reporter | None = None,
+    ) -> None:
+        self.config, self.spec, self.split, self.run, self.device = config, spec, split, run, device
+        self.reporter = reporter or Reporter()
+        self.model = model.to(device)
+        self.model.checkpointing = config.checkpointing
+        self.layout = torch.channels_last if prefers_channels_last(device, training=True) else torch.contiguous_format
+        self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.batches = EpochBatches(len(split.train), config.batch_size, config.seed)
+        self.loader = self._make_loader()
+        self.steps = config.epochs * len(self.batches)
+        self.optimizer = torch.optim.RMSprop(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            foreach=True,
+        )
+        self.schedulers = self._make_schedulers()
+        self.autocast, self.scaler = _precision(config.amp, device)
+        self.epoch, self.batch, self.step = 1, 0, 0
+        self.loss_sum = 0.0
+        self.best: dict[str, Any] = {"dice": None, "epoch": 0}
+        self.scores: dict[str, Any] = {}
+        self.stop_requested = False
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the last epoch.
+
+        Returns:
+            The scores of the best validation.
+
+        Raises:
+            TrainingError: the loss is no longer finite, or the run was interrupted (and saved).
+            InputError: a file cannot be read.
+        """
+        with self._signals():
+            while self.epoch <= self.config.epochs:
+                self._train_epoch()
+                self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+                self.save_last()
+                self.run.draw_curves()
+        return self.best
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue where a checkpoint's run stopped.
+
+        Raises:
+            TrainingError: the checkpoint holds no training state.
+        """
+        state = checkpoint.state
+        try:
+            self.model.load_state_dict(checkpoint.weights)
+            self.optimizer.load_state_dict(state["optimizer"])
+            for name, scheduler in self.schedulers.items():
+                scheduler.load_state_dict(state["schedulers"][name])
+            self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+            self.loss_sum, self.best, self.scores = state["loss_sum"], state["best"], state["scores"]
+            torch.set_rng_state(state["rng"]["cpu"])
+            if self.device.type == "cuda" and state["rng"].get("cuda") is not None:
+                torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
+        except KeyError as error:
+            raise TrainingError(f"{checkpoint.path}: holds no training state ({error}): use it with --load") from None
+        self.run.rewind_metrics(self.step)
+
+    def save_last(self) -> None:
+        """Write `last.pth` with everything that `restore` needs."""
+        save_checkpoint(self.run.last, self.model, self._spec_with_scores(), self._state())
+
+    def _train_epoch(self) -> None:
+        self.batches.epoch, self.batches.start = self.epoch, self.batch
+        left = len(self.split.train) - self.batch * self.config.batch_size
+        count, every = len(self.batches), self.config.validations_per_epoch
+        pauses = {round(count * part / every) for part in range(1, every)} - {0, count}
+        self.model.train()
+        started, done = time.monotonic(), 0
+        with self.reporter.epoch(self.epoch, self.config.epochs, left):
+            for images, labels in self.loader:
+                self._train_step(images, labels)
+                done += len(images)
+                if self.batch in pauses:
+                    self._validate()
+                    self.model.train()
+                if self.stop_requested and self.batch < count:
+                    self._stop()
+        record = {
+            "event": "train",
+            "epoch": self.epoch,
+            "step": self.step,
+            "loss": self.loss_sum / count,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": done / (time.monotonic() - started),
+        }
+        self.run.append(record)
+        self._validate()
+        if self.stop_requested and self.epoch < self.config.epochs:
+            self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
+            self._stop()
+
+    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        images = images.to(self.device, memory_format=self.layout, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        with self.autocast:
+            logits = self.model(images)
+        loss = segmentation_loss(logits, labels, self.config.pooled_dice)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._fail(value)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clipping)
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        for name, scheduler in self.schedulers.items():
+            if name != "plateau" and self.step + 1 < self.steps:
+                scheduler.step()
+        self.step, self.batch, self.loss_sum = self.step + 1, self.batch + 1, self.loss_sum + value
+        self.reporter.step(len(images), value, rate)
+
+    def _validate(self) -> None:
+        is_best = True
+        if self.split.val:
+            segmenter = Segmenter(TorchBackend.from_model(self.model, self.spec, self.device))
+            matrix = evaluate(segmenter, self.reporter.validating(self.split.val))
+            self.scores = matrix.summary(self.spec)
+            dice = self.scores["dice"]
+            is_best = dice is not None and (self.best["dice"] is None or dice > self.best["dice"])
+            position = round(self.epoch - 1 + self.batch / len(self.batches), 3)
+            self.run.append({"event": "validation", "epoch": position, "step": self.step, **self.scores})
+            self.schedulers["plateau"].step(dice or 0.0)
+        if is_best:
+            self.best = {**self.scores, "dice": self.scores.get("dice"), "epoch": self.epoch}
+            save_checkpoint(self.run.best, self.model, self._spec_with_scores(), self._state())
+            if self.split.val:
+                self.run.draw_overlays(segmenter, self.split.val[:OVERLAYS])
+        if self.split.val:
+            self.reporter.validation(self.epoch, self.scores, is_best)
+
+    def _spec_with_scores(self) -> ModelSpec:
+        training = {"epoch": self.epoch, "step": self.step, "recipe": self.config.recipe}
+        scores = {"validation": self.scores} if self.scores else {}
+        return self.spec.replace(provenance={**self.spec.provenance, "training": training, **scores})
+
+    def _state(self) -> dict[str, Any]:
+        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        return {
+            "train_config": asdict(self.config),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.step,
+            "loss_sum": self.loss_sum,
+            "optimizer": self.optimizer.state_dict(),
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
+            "scaler": self.scaler.state_dict(),
+            "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
+            "scores": self.scores,
+            "best": self.best,
+        }
+
+    def _make_loader(self) -> DataLoader[Any]:
+        dataset = SegmentationDataset(self.split.train, self.spec, self.config.flip, self.config.seed)
+        workers = self.config.workers
+        return DataLoader(
+            dataset,
+            batch_sampler=self.batches,
+            collate_fn=Collate(self.spec),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_ignore_interrupts if workers else None,
+        )
+
+    def _make_schedulers(self) -> dict[str, Any]:
+        config = self.config
+        warm = max(1, round(self.steps * config.warmup))
+        made: dict[str, Any] = {}
+        if config.warmup:
+            made["warmup"] = lr_scheduler.LinearLR(self.optimizer, 0.01, total_iters=warm)
+        if config.decay == "cosine":
+            made["decay"] = lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps, config.learning_rate / 100)
+        elif config.decay == "linear":
+            made["decay"] = lr_scheduler.LinearLR(self.optimizer, 1.0, 0.01, total_iters=self.steps)
+        made["plateau"] = lr_scheduler.ReduceLROnPlateau(self.optimizer, "max", patience=config.patience)
+        return made
+
+    def _fail(self, value: float) -> None:
+        kept = [str(path) for path in (self.run.best, self.run.last) if path.exists()]
+        raise TrainingError(
+            f"the loss became {value} in epoch {self.epoch}, step {self.step + 1}. "
+            f"Kept: {', '.join(kept) or 'nothing yet'}. Lower --learning-rate"
+            + (", or train without --amp" if self.config.amp else "")
+        )
+
+    def _stop(self) -> None:
+        self.save_last()
+        self.run.draw_curves()
+        raise TrainingError(
+            f"interrupted in epoch {self.epoch}; everything is saved. Continue with: "
+            f"unet-edge train --resume {self.run.path}"
+        )
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) stops after the step, when weights and optimiser fit together."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def request(signum: int, frame: object) -> None:
+            if self.stop_requested:
+                raise KeyboardInterrupt
+            self.stop_requested = True
+
+        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+def _precision(amp: bool, device: torch.device) -> tuple[Any, torch.amp.GradScaler]:
+    """fp16 with a gradient scaler on CUDA, bf16, which needs none, elsewhere."""
+    if not amp:
+        return nullcontext(), torch.amp.GradScaler(device.type, enabled=False)
+    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+    return torch.autocast(device.type, dtype), torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
+
+
+def _ignore_interrupts(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
