@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 
 from unet_edge.model import UNet
-from unet_edge_runtime.errors import BackendError, MissingExtraError
+from unet_edge_runtime.errors import BackendError, MissingExtraError, ModelFileError
 from unet_edge_runtime.spec import METADATA_KEY, ModelSpec
 
 from .graph import ExportGraph, trace
@@ -19,9 +21,11 @@ from .quiet import first_line, quiet
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-__all__ = ["TARGETS", "takes_image", "write_coreml"]
+__all__ = ["TARGETS", "describe_package", "takes_image", "write_coreml"]
 
 TARGETS = ("macOS13", "macOS14", "macOS15")  # each with the iOS of its year: 16, 17, 18
+
+_MIL_FLOATS = (10, 11)  # FLOAT16, FLOAT32 in MIL.proto's DataType
 
 
 def takes_image(spec: ModelSpec) -> bool:
@@ -70,12 +74,66 @@ def write_coreml(model: UNet, spec: ModelSpec, path: Path, target: str = "macOS1
             ) from error
 
 
-def _coremltools() -> Any:
+def describe_package(path: Path | str) -> dict[str, Any]:
+    """What a package that unet-edge exported says about itself, read without running it.
+
+    Returns:
+        Plain data: `interface` (name -> [type, *shape]), `spec`, `specification`, `description`, `author`,
+        `license`, `version`, `operations` (type -> count) and `parameters`.
+
+    Raises:
+        MissingExtraError: coremltools is not installed.
+        ModelFileError: missing, damaged, or not exported by unet-edge.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise ModelFileError(f"{path}: no such Core ML package")
+    ct = _coremltools("reading Core ML packages")
+    try:
+        with quiet():
+            model = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+            function = model.mlProgram.functions["main"]
+            operations = list(function.block_specializations[function.opset].operations)
+    # Protobuf, the package reader and the file system each raise their own.
+    except Exception as error:
+        raise ModelFileError(f"{path}: not a readable Core ML package ({first_line(error)}): export it again") from None
+    metadata = model.description.metadata
+    if METADATA_KEY not in metadata.userDefined:
+        raise ModelFileError(f"{path}: carries no {METADATA_KEY}; only models from `unet-edge export` do")
+    return {
+        "interface": {v.name: _interface(v.type) for v in (*model.description.input, *model.description.output)},
+        "spec": ModelSpec.from_json(metadata.userDefined[METADATA_KEY], str(path)).to_dict(),
+        "specification": model.specificationVersion,
+        "description": metadata.shortDescription,
+        "author": metadata.author,
+        "license": metadata.license,
+        "version": metadata.versionString,
+        "operations": dict(Counter(op.type for op in operations if op.type != "const").most_common()),
+        "parameters": sum(_weights(op.outputs[0].type.tensorType) for op in operations if op.type == "const"),
+    }
+
+
+def _interface(kind: Any) -> list[Any]:
+    if kind.WhichOneof("Type") == "imageType":
+        picture = kind.imageType
+        return [f"{picture.ColorSpace.Name(picture.colorSpace)} picture", picture.height, picture.width]
+    array = kind.multiArrayType
+    return [array.ArrayDataType.Name(array.dataType), *array.shape]
+
+
+def _weights(tensor: Any) -> int:
+    """Numbers in a constant; 0 for scalars and integers, which are settings of operations."""
+    if tensor.rank == 0 or tensor.dataType not in _MIL_FLOATS:
+        return 0
+    return math.prod(dimension.constant.size for dimension in tensor.dimensions)
+
+
+def _coremltools(purpose: str = "export to Core ML") -> Any:
     try:
         with quiet():
             import coremltools
     except ModuleNotFoundError as error:
-        raise MissingExtraError(error.name or "coremltools", "export", "export to Core ML") from None
+        raise MissingExtraError(error.name or "coremltools", "export", purpose) from None
     return coremltools
 
 

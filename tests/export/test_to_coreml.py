@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from unet_edge.checkpoint import class_infos
-from unet_edge_export.to_coreml import takes_image, write_coreml
-from unet_edge_runtime.errors import MissingExtraError
+from unet_edge_export.graph import fold_batch_norm
+from unet_edge_export.to_coreml import describe_package, takes_image, write_coreml
+from unet_edge_runtime.errors import MissingExtraError, ModelFileError
 from unet_edge_runtime.spec import METADATA_KEY, ModelSpec
 
 from .conftest import lively_model
@@ -140,8 +141,6 @@ def test_the_weights_are_those_of_the_checkpoint(ct, tmp_path):
     """The file's own constants, decoded by coremltools' reader, against the folded network."""
     from coremltools.converters.mil.frontend.milproto.load import load
 
-    from unet_edge_export.graph import fold_batch_norm
-
     write_coreml(lively_model(), spec_for(precision="fp32"), tmp_path / "m.mlpackage")
     package = ct.models.MLModel(str(tmp_path / "m.mlpackage"), skip_model_load=True)
     program = load(package.get_spec(), specification_version=8, file_weights_dir=package.weights_dir)
@@ -149,6 +148,32 @@ def test_the_weights_are_those_of_the_checkpoint(ct, tmp_path):
     folded = fold_batch_norm(lively_model())
     assert np.array_equal(convolutions[0].weight.val, folded.inc.double_conv[0].weight.numpy())
     assert np.array_equal(convolutions[-1].weight.val, folded.outc.conv.weight.numpy())
+
+
+def test_a_package_is_described_without_running_it(ct, tmp_path):
+    spec = spec_for(provenance={"checkpoint_sha256": "abcdef0123456789"})
+    write_coreml(lively_model(), spec, tmp_path / "m.mlpackage")
+    facts = describe_package(tmp_path / "m.mlpackage")
+    assert facts["interface"] == {"image": ["RGB picture", 32, 48], "logits": ["FLOAT16", 1, 2, 32, 48]}
+    assert ModelSpec.from_dict(facts["spec"]) == spec
+    assert facts["specification"] == 8
+    assert facts["version"] == "abcdef012345"
+    assert facts["operations"]["conv"] == 11
+    assert facts["parameters"] == sum(parameter.numel() for parameter in fold_batch_norm(lively_model()).parameters())
+
+
+def test_a_damaged_or_foreign_package_is_one_line(ct, tmp_path):
+    with pytest.raises(ModelFileError, match="no such Core ML package"):
+        describe_package(tmp_path / "none.mlpackage")
+    (tmp_path / "empty.mlpackage").mkdir()
+    with pytest.raises(ModelFileError, match="not a readable Core ML package"):
+        describe_package(tmp_path / "empty.mlpackage")
+    write_coreml(lively_model(), spec_for(), tmp_path / "m.mlpackage")
+    model = ct.models.MLModel(str(tmp_path / "m.mlpackage"), skip_model_load=True)
+    del model.user_defined_metadata[METADATA_KEY]
+    model.save(str(tmp_path / "foreign.mlpackage"))
+    with pytest.raises(ModelFileError, match=f"carries no {METADATA_KEY}"):
+        describe_package(tmp_path / "foreign.mlpackage")
 
 
 def test_a_missing_coremltools_is_named(tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(path)
     keep = ("epoch", "batch", "step", "train_config", "best")
     return {
-        "parameters": sum(value.numel() for name, value in checkpoint.weights.items() if "running" not in name),
+        "parameters": sum(value.numel() for value in checkpoint.build().parameters()),
         "network": asdict(checkpoint.config),
         "spec": checkpoint.spec.to_dict(),
         "training": {key: checkpoint.state[key] for key in keep if key in checkpoint.state} or None,

@@ -82,7 +82,8 @@ def test_killed_while_training_leaves_a_checkpoint_that_loads(tmp_path, pairs_fo
     code = (
         "from unet_edge.training.start import *; from unet_edge.training.config import TrainConfig; "
         "from pathlib import Path; import sys; i, m, o = map(Path, sys.argv[1:]); "
-        "train(DataConfig(i, m), o, NetworkConfig(4, 2, True, scale=1.0), TrainConfig(epochs=1000, batch_size=2), 'cpu')"
+        "n = NetworkConfig(4, 2, True, scale=1.0); "
+        "train(DataConfig(i, m), o, n, TrainConfig(epochs=1000, batch_size=2), 'cpu')"
     )
     run = RunFolder(tmp_path / "run")
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, pairs_folder), str(run.path)])
