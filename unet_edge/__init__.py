@@ -1,10 +1,10 @@
 """Model, data, training and the command line of unet-edge.
 
-    from pathlib import Path
-    from unet_edge import DataConfig, NetworkConfig, TrainConfig, train
+from pathlib import Path
+from unet_edge import DataConfig, NetworkConfig, TrainConfig, train
 
-    data = DataConfig(Path("photos"), Path("masks"))
-    best = train(data, Path("run"), NetworkConfig(base_channels=16, bilinear=True), TrainConfig(epochs=10))
+data = DataConfig(Path("photos"), Path("masks"))
+best = train(data, Path("run"), NetworkConfig(base_channels=16, bilinear=True), TrainConfig(epochs=10))
 """
 
 from __future__ import annotations

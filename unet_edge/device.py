@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from unet_edge_runtime.errors import BackendError
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["DEVICES", "pick_device", "prefers_channels_last"]
 
@@ -17,6 +20,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         BackendError: the device is not available here.
     """
+    import torch
+
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if available[device])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import importlib.metadata
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -115,7 +116,7 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
 
     Raises:
         ModelFileError: the file is missing, damaged, or was not made by unet-edge.
-        BackendError: the backend is unknown or cannot run here.
+        BackendError: the backend is unknown, cannot run here, or does not take an option.
         MissingExtraError: a package that it needs is not installed.
     """
     name = name or backend_for(path)
@@ -130,6 +131,11 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
                 raise BackendError(f"backend {name} needs {package}: pip install {package}") from None
             except (ImportError, AttributeError) as error:
                 raise BackendError(f"backend {name} cannot be loaded ({error}): install it again") from None
+            taken = inspect.signature(backend_class).parameters
+            takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+            for option in options:
+                if option not in taken and not takes_any:
+                    raise BackendError(f"backend {name} has no option {option}: leave it out for {path}")
             backend: Backend = backend_class(Path(path), **options)
             return backend
     raise BackendError(f"unknown backend {name!r}: installed are {', '.join(backend_names()) or 'none'}")

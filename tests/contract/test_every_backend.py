@@ -39,7 +39,7 @@ def test_logits_are_pytorchs(case, checkpoint, count):
     np.testing.assert_array_equal(batch, before)
     reference = load_backend(checkpoint).run(batch)
     assert np.abs(logits - reference).max() < 1e-4
-    assert np.ptp(reference) > 0.1
+    assert np.ptp(reference) > 3
 
 
 def test_images_of_a_batch_do_not_touch(case):
@@ -80,7 +80,9 @@ def test_other_sizes(case, checkpoint):
     ids=["no batch", "one channel", "float64", "uint8", "empty", "height", "width"],
 )
 def test_what_does_not_fit_is_refused_before_it_runs(case, batch):
-    with pytest.raises(ValueError, match=r"expected \(N, 3, H, W\) float32, got|takes images of|must be multiples of 4"):
+    with pytest.raises(
+        ValueError, match=r"expected \(N, 3, H, W\) float32, got|takes images of|must be multiples of 4"
+    ):
         case.open().run(batch)
 
 

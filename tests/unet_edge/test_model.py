@@ -81,7 +81,9 @@ def test_the_architecture_is_read_off_the_shapes():
 def test_another_network_is_refused_in_one_line(spoil):
     weights = dict(UNet(UNetConfig(base_channels=4, depth=2)).state_dict())
     spoil(weights)
-    with pytest.raises(ModelFileError, match=r"^net\.pth is not a checkpoint of this U-Net \(.*\): give one of [^\n]*$"):
+    with pytest.raises(
+        ModelFileError, match=r"^net\.pth is not a checkpoint of this U-Net \(.*\): give one of [^\n]*$"
+    ):
         UNetConfig.from_state_dict(weights, "net.pth")
 
 
@@ -97,7 +99,7 @@ def test_another_network_is_refused_in_one_line(spoil):
     ],
 )
 def test_an_impossible_config(fields):
-    with pytest.raises(ValueError, match="up must be|must be at least 1"):
+    with pytest.raises(ValueError, match=r"up must be|must be at least 1"):
         UNetConfig(**fields)
 
 
@@ -150,7 +152,7 @@ def test_logits_are_milesials(make_model, up, classes, channels):
     with torch.no_grad():
         ours, theirs = model(x), milesial_forward(model.state_dict(), x, up)
     assert theirs.shape == ours.shape == (2, classes, 48, 80)
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

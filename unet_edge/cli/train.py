@@ -12,8 +12,7 @@ import click
 
 from unet_edge.device import DEVICES
 from unet_edge.training.config import RECIPES, TrainConfig
-from unet_edge.training.start import DataConfig, NetworkConfig, resume, train
-from unet_edge.training.trainer import Reporter
+from unet_edge.training.reporter import Reporter
 from unet_edge_runtime.spec import MaskValue
 
 from .common import EXISTING_FOLDER, echo_json, say, track
@@ -134,6 +133,8 @@ def command(
     last.pth, the configuration, the split, metrics.jsonl, curves.png and overlays. Ctrl-C saves and says how to
     continue.
     """
+    from unet_edge.training.start import DataConfig, NetworkConfig, resume, train
+
     reporter = ConsoleReporter()
     if resume_from is not None:
         if images or masks or out:

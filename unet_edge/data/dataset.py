@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .pairing import Pair
 
-__all__ = ["Collate", "EpochBatches", "SegmentationDataset"]
+__all__ = ["CACHE_BYTES", "Collate", "EpochBatches", "SegmentationDataset"]
 
 CACHE_BYTES = 2 << 30  # prepared images of Carvana at half size are 0.6 MB each: 5,000 would fill 3 GB
 FLIPS = ("none", "horizontal", "both")

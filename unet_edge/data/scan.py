@@ -112,7 +112,7 @@ def check_values(
     """Values that no class has, one line a mask.
 
     Args:
-        found: a scan, or its `values_by_mask`.
+        found: a scan, or its `values_by_mask`, or the same by any other name for the masks, which messages show.
         known: values of the classes.
         ignore: the value that does not count.
     """
@@ -122,7 +122,7 @@ def check_values(
     for name, values in by_mask.items():
         if unseen := [value for value in values if value not in allowed]:
             problems.append(
-                f"mask of {name}: holds {show_values(unseen)}, which is no class "
+                f"{name}: holds {show_values(unseen)}, which is no class "
                 f"(the classes are {show_values(known, 12)}): correct the mask, or ignore the value"
             )
     return problems

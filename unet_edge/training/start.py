@@ -23,8 +23,9 @@ from unet_edge_runtime.segmenter import padded_size
 from unet_edge_runtime.spec import MaskValue, ModelSpec
 
 from .config import TrainConfig
+from .reporter import Reporter
 from .run_folder import RunFolder
-from .trainer import Reporter, Trainer
+from .trainer import Trainer
 
 __all__ = ["DataConfig", "NetworkConfig", "resume", "train"]
 
@@ -119,7 +120,7 @@ def train(
     """
     network, config = network or NetworkConfig(), config or TrainConfig()
     target = pick_device(device)
-    split, scan = _gather(data, progress, say)
+    split, scan = _gather(data, config.seed, progress)
     torch.manual_seed(config.seed)
     start = read_checkpoint(network.load) if network.load else None
     spec = _make_spec(data, network, scan)
@@ -147,7 +148,7 @@ def resume(
     Args:
         out: the run's folder.
         device: auto, cpu, cuda or mps.
-        epochs: a new number of epochs in all; the schedule keeps its shape only without it.
+        epochs: a new number of epochs in all; the learning rate then starts a new course over those that are left.
         reporter: told while it trains.
 
     Returns:
@@ -173,12 +174,13 @@ def resume(
     return trainer.fit()
 
 
-def _gather(data: DataConfig, progress: Progress | None, say: Callable[[str], None]) -> tuple[Split, Scan]:
+def _gather(data: DataConfig, seed: int, progress: Progress | None) -> tuple[Split, Scan]:
     pairs, scan = prepare(data.images, data.masks, data.mask_suffix, data.ignore, data.max_classes, progress)
     if data.val_images is None:
         split = split_pairs(
             pairs,
             percent=data.validation,
+            seed=seed,
             group_by=data.group_by,
             val_list=data.val_list,
             fraction=data.fraction,
@@ -189,10 +191,11 @@ def _gather(data: DataConfig, progress: Progress | None, say: Callable[[str], No
     val_pairs, val_scan = prepare(
         data.val_images, data.val_masks, data.mask_suffix, data.ignore, data.max_classes, progress
     )
-    unseen = check_values(val_scan.values_by_mask, scan.classes, data.ignore)
+    by_file = {str(pair.mask): val_scan.values_by_mask[pair.name] for pair in val_pairs}
+    unseen = check_values(by_file, scan.classes, data.ignore)
     if unseen:
         raise DatasetError(unseen)
-    chosen = split_pairs(pairs, percent=0, group_by=data.group_by, fraction=data.fraction)
+    chosen = split_pairs(pairs, percent=0, seed=seed, group_by=data.group_by, fraction=data.fraction)
     return Split(chosen.train, val_pairs), scan
 
 

@@ -16,13 +16,15 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from unet_edge.checkpoint import save_checkpoint
-from unet_edge.data.dataset import Collate, EpochBatches, SegmentationDataset
+from unet_edge.data.dataset import CACHE_BYTES, Collate, EpochBatches, SegmentationDataset
 from unet_edge.device import prefers_channels_last
 from unet_edge.evaluation import evaluate
 from unet_edge.losses import segmentation_loss
 from unet_edge.torch_backend import TorchBackend
 from unet_edge_runtime.errors import TrainingError
 from unet_edge_runtime.segmenter import Segmenter
+
+from .reporter import Reporter
 
 if TYPE_CHECKING:
     from unet_edge.checkpoint import Checkpoint
@@ -33,28 +35,9 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .run_folder import RunFolder
 
-__all__ = ["Reporter", "Trainer"]
+__all__ = ["Trainer"]
 
 OVERLAYS = 4  # validation images drawn into the run's folder
-
-
-class Reporter:
-    """What a run tells while it goes; this one is silent."""
-
-    @contextmanager
-    def epoch(self, epoch: int, epochs: int, images: int) -> Iterator[None]:
-        """Around the training part of an epoch with `images` left to do."""
-        yield
-
-    def step(self, images: int, loss: float, learning_rate: float) -> None:
-        """After each step."""
-
-    def validation(self, epoch: int, scores: dict[str, Any], is_best: bool) -> None:
-        """After each validation."""
-
-    def validating(self, pairs: Any) -> Any:
-        """Wraps the validation pairs, for a progress bar."""
-        return pairs
 
 
 class Trainer:
@@ -96,7 +79,7 @@ class Trainer:
             momentum=config.momentum,
             foreach=True,
         )
-        self.schedulers = self._make_schedulers()
+        self.schedulers = self._make_schedulers(self.steps)
         self.autocast, self.scaler = _precision(config.amp, device)
         self.epoch, self.batch, self.step = 1, 0, 0
         self.loss_sum = 0.0
@@ -132,10 +115,9 @@ class Trainer:
         try:
             self.model.load_state_dict(checkpoint.weights)
             self.optimizer.load_state_dict(state["optimizer"])
-            for name, scheduler in self.schedulers.items():
-                scheduler.load_state_dict(state["schedulers"][name])
             self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
+            self._restore_schedulers(state)
             self.loss_sum, self.best, self.scores = state["loss_sum"], state["best"], state["scores"]
             torch.set_rng_state(state["rng"]["cpu"])
             if self.device.type == "cuda" and state["rng"].get("cuda") is not None:
@@ -231,6 +213,7 @@ class Trainer:
             "epoch": self.epoch,
             "batch": self.batch,
             "step": self.step,
+            "steps": self.steps,
             "loss_sum": self.loss_sum,
             "optimizer": self.optimizer.state_dict(),
             "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
@@ -241,8 +224,9 @@ class Trainer:
         }
 
     def _make_loader(self) -> DataLoader[Any]:
-        dataset = SegmentationDataset(self.split.train, self.spec, self.config.flip, self.config.seed)
         workers = self.config.workers
+        room = CACHE_BYTES // max(1, workers)  # each process keeps its own
+        dataset = SegmentationDataset(self.split.train, self.spec, self.config.flip, self.config.seed, room)
         return DataLoader(
             dataset,
             batch_sampler=self.batches,
@@ -253,16 +237,26 @@ class Trainer:
             worker_init_fn=_ignore_interrupts if workers else None,
         )
 
-    def _make_schedulers(self) -> dict[str, Any]:
+    def _restore_schedulers(self, state: dict[str, Any]) -> None:
+        if state["steps"] != self.steps:
+            # A run that was given more epochs: a cosine that has ended would rise again by itself.
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] = self.config.learning_rate
+            self.schedulers = self._make_schedulers(max(1, self.steps - self.step))
+            return
+        for name, scheduler in self.schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][name])
+
+    def _make_schedulers(self, steps: int) -> dict[str, Any]:
         config = self.config
-        warm = max(1, round(self.steps * config.warmup))
+        warm = max(1, round(steps * config.warmup))
         made: dict[str, Any] = {}
         if config.warmup:
             made["warmup"] = lr_scheduler.LinearLR(self.optimizer, 0.01, total_iters=warm)
         if config.decay == "cosine":
-            made["decay"] = lr_scheduler.CosineAnnealingLR(self.optimizer, self.steps, config.learning_rate / 100)
+            made["decay"] = lr_scheduler.CosineAnnealingLR(self.optimizer, steps, config.learning_rate / 100)
         elif config.decay == "linear":
-            made["decay"] = lr_scheduler.LinearLR(self.optimizer, 1.0, 0.01, total_iters=self.steps)
+            made["decay"] = lr_scheduler.LinearLR(self.optimizer, 1.0, 0.01, total_iters=steps)
         made["plateau"] = lr_scheduler.ReduceLROnPlateau(self.optimizer, "max", patience=config.patience)
         return made
 

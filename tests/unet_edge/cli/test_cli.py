@@ -268,3 +268,12 @@ def test_a_file_of_another_kind_is_one_line(tmp_path):
     assert result.exit_code == 1
     assert result.output.startswith("Error: ")
     assert result.output.count("\n") == 1
+
+
+def test_an_option_of_another_backend_is_one_line(trained, photos, tmp_path):
+    model = tmp_path / "model.pth"
+    model.write_bytes((trained / "best.pth").read_bytes())
+    assert run("export", model).exit_code == 0
+    result = run("predict", "-m", tmp_path / "model.onnx", photos, "--device", "cpu", "-n")
+    assert result.exit_code == 1
+    assert "backend onnx has no option device" in result.output

@@ -316,7 +316,7 @@ def test_unseen_values_are_told_by_mask(data_set, save, two_classes):
     save(folders[1] / "a1.png", two_classes(9))
     scan = scan_folders(folders)
     (problem,) = check_values(scan, [0, 1])
-    assert problem.startswith("mask of a1: holds 9, which is no class (the classes are 0, 1)")
+    assert problem.startswith("a1: holds 9, which is no class (the classes are 0, 1)")
     assert check_values(scan.values_by_mask, [0, 1], ignore=9) == []
     assert check_values({"x": [(1, 2, 3)]}, [(1, 2, 3)]) == []
 

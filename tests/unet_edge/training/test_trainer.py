@@ -14,9 +14,9 @@ import torch
 from unet_edge.checkpoint import read_checkpoint
 from unet_edge.training import trainer as trainer_module
 from unet_edge.training.config import RECIPES, TrainConfig
+from unet_edge.training.reporter import Reporter
 from unet_edge.training.run_folder import RunFolder
 from unet_edge.training.start import DataConfig, NetworkConfig, resume, train
-from unet_edge.training.trainer import Reporter
 from unet_edge_runtime.errors import DatasetError, InputError, TrainingError
 
 SMALL = NetworkConfig(4, 2, True, scale=1.0)
@@ -238,3 +238,22 @@ def test_without_validation_the_last_is_the_best(tmp_path, pairs_folder):
     assert best == {"dice": None, "epoch": 2}
     a, b = weights(tmp_path / "run" / "best.pth"), weights(tmp_path / "run" / "last.pth")
     assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_more_epochs_start_a_new_course_of_the_learning_rate(tmp_path, pairs_folder):
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, QUICK, "cpu")
+    resume(tmp_path / "run", "cpu", epochs=6)
+    rates = [r["learning_rate"] for r in RunFolder(tmp_path / "run").read_metrics() if r["event"] == "train"]
+    assert len(rates) == 6
+    assert rates[0] > rates[1] > rates[2]
+    assert rates[3] > rates[2]
+    assert rates[3] > rates[4] > rates[5]
+    assert rates[5] < QUICK.learning_rate / 10
+
+
+def test_the_seed_decides_the_split(tmp_path, pairs_folder):
+    for seed in (1, 2):
+        config = dataclasses.replace(QUICK, epochs=1, seed=seed)
+        train(DataConfig(*pairs_folder, validation=50), tmp_path / str(seed), SMALL, config, "cpu")
+    first, second = (RunFolder(tmp_path / str(seed)).read_split()["val"] for seed in (1, 2))
+    assert first != second

@@ -1,0 +1,146 @@
+"""A checkpoint and what was exported from it: found, or made when missing or out of date."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unet_edge.checkpoint import read_checkpoint
+from unet_edge_export import FORMATS, export_model
+from unet_edge_export.to_coreml import describe_package
+from unet_edge_runtime.backend import backend_names, load_backend
+from unet_edge_runtime.errors import BackendError, ModelFileError
+from unet_edge_runtime.files import sha256_of
+from unet_edge_runtime.segmenter import Segmenter
+from unet_edge_runtime.spec import ModelSpec
+
+__all__ = ["BACKENDS", "Artefact", "backend_options", "checkpoint_artefact", "digest", "exported", "open_backends"]
+
+BACKENDS = {"torch": "checkpoint", "onnx": "onnx", "coreml": "coreml"}
+"""Backend -> the artefact that it runs; the first is the reference for all."""
+
+MUST_RUN = ("torch", "onnx")  # everywhere; the others may refuse a machine
+_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "torch": lambda threads: {"device": "cpu", "threads": threads},
+    "onnx": lambda threads: {"threads": threads},
+}
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A model file, or a package, which is a folder.
+
+    Attributes:
+        path: where it lies.
+        format: checkpoint, onnx or coreml.
+        spec: what it says about itself.
+        reused: whether it was there already.
+    """
+
+    path: Path
+    format: str
+    spec: ModelSpec
+    reused: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: name, format, size, digest, precision, input size."""
+        return {
+            "name": self.path.name,
+            "format": self.format,
+            "kind": self.spec.provenance.get("format", "PyTorch checkpoint, with the state of training"),
+            "bytes": sum(file.stat().st_size for file in _files(self.path)),
+            "sha256": digest(self.path),
+            "precision": self.spec.precision,
+            "input_size": self.spec.input_size,
+        }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file; of a package, that of its sorted `<digest>  <name>` lines, as `sha256sum` prints them."""
+    if path.is_file():
+        return sha256_of(path)
+    lines = [f"{sha256_of(file)}  ./{file.relative_to(path).as_posix()}\n" for file in _files(path)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def checkpoint_artefact(path: Path) -> Artefact:
+    """A checkpoint of unet-edge. Raises `ModelFileError` where it is damaged."""
+    return Artefact(path, "checkpoint", read_checkpoint(path).spec)
+
+
+def exported(checkpoint: Path, format: str, images: list[Path], report: Callable[[str], None]) -> Artefact:
+    """The artefact beside a checkpoint, exported again unless these weights and this version made it.
+
+    Args:
+        checkpoint: what to export.
+        format: onnx or coreml.
+        images: what to compare on.
+        report: is told what is being done.
+
+    Raises:
+        InputError, ModelFileError, MissingExtraError, AgreementError: as `export_model`.
+    """
+    path = checkpoint.with_suffix(FORMATS[format])
+    spec = _spec_of(path, format)
+    if spec is not None and _is_current(spec, checkpoint):
+        return Artefact(path, format, spec)
+    result = export_model(checkpoint, format, path, images=images, report=report)
+    return Artefact(path, format, result.spec, reused=False)
+
+
+def open_backends(artefacts: dict[str, Artefact], threads: int) -> tuple[dict[str, Segmenter], dict[str, str]]:
+    """Open the artefacts with every backend that runs here.
+
+    Args:
+        artefacts: by format.
+        threads: for the backends that can be told.
+
+    Returns:
+        Open models by backend, the reference first; and why the others do not run here.
+
+    Raises:
+        BackendError, ModelFileError: one that runs everywhere did not.
+    """
+    opened: dict[str, Segmenter] = {}
+    refused: dict[str, str] = {}
+    for name, format in BACKENDS.items():
+        if format not in artefacts or name not in backend_names():
+            continue
+        path = artefacts[format].path
+        try:
+            opened[name] = Segmenter.open(path, name, **backend_options(name, threads))
+        except BackendError as error:
+            if name in MUST_RUN:
+                raise
+            refused[name] = str(error).removeprefix(f"{path}: ")
+    return opened, refused
+
+
+def backend_options(name: str, threads: int) -> dict[str, Any]:
+    """What a backend is told besides the path: the CPU, because other devices round differently, and the threads."""
+    return _OPTIONS.get(name, lambda threads: {})(threads)
+
+
+def _spec_of(path: Path, format: str) -> ModelSpec | None:
+    """The spec inside an artefact, or None where there is no readable one."""
+    try:
+        if format == "coreml":
+            return ModelSpec.from_dict(describe_package(path)["spec"], str(path))
+        return load_backend(path, format).spec
+    except ModelFileError:
+        return None
+
+
+def _is_current(spec: ModelSpec, checkpoint: Path) -> bool:
+    made_by = spec.provenance.get("exported_with", {}).get("unet-edge")
+    same_weights = spec.provenance.get("checkpoint_sha256") == sha256_of(checkpoint)
+    return same_weights and made_by == importlib.metadata.version("unet-edge")
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or every file of a package in the order of its name."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

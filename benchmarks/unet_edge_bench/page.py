@@ -1,0 +1,169 @@
+"""One HTML page that shows the demo's results: everything inside it, nothing fetched, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from unet_edge.data.pairing import Pair
+from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.spec import ModelSpec
+
+from .artefacts import BACKENDS
+from .charts import curve_charts, strip_chart
+from .demo_folder import DemoFolder
+from .latency import STAGES, Timing
+from .pictures import Cell, Row, difference_maps, gallery
+
+__all__ = ["render", "write_page"]
+
+TEMPLATE = "page.html.j2"
+ROWS = 5  # images shown
+TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "coreml": "Core ML"}
+FORMATS = {"checkpoint": "Checkpoint", "onnx": "ONNX", "coreml": "Core ML"}
+
+
+def write_page(place: DemoFolder, results: Mapping[str, Any], pairs: Sequence[Pair]) -> Path:
+    """Draw the pictures from the demo's folder and write the page there, atomically.
+
+    Args:
+        place: holds the predictions and gets the page.
+        results: as `results.json` holds them.
+        pairs: the validation pairs.
+    """
+    spec = ModelSpec.from_dict(results["spec"], str(place.results))
+    backends = list(results["backends"])
+    rows = gallery(pairs, place.predictions, backends, spec, ROWS)
+    maps = difference_maps(pairs, place.predictions, backends, spec)
+    with atomic_path(place.page) as temporary:
+        temporary.write_text(render(results, rows, maps), encoding="utf-8")
+    return place.page
+
+
+def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]) -> str:
+    """The page as text; names in `results` are escaped."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        dice=_dice, ms=_ms, size=_size, sci="{:.1e}".format, duration=_duration, backend=_title, whole="{:,}".format
+    )
+    spec, backends = results["spec"], results["backends"]
+    colors = ["rgb({}, {}, {})".format(*info["color"]) for info in spec["classes"]]
+    strips, ticks = strip_chart({name: one["latency"]["total"] for name, one in backends.items()})
+    return environment.get_template(TEMPLATE).render(
+        r=results,
+        rows=rows,
+        maps=maps,
+        colors=colors,
+        reference=next(iter(backends)),
+        others={name: one for name, one in backends.items() if one["agreement"]},
+        charts=curve_charts(results["training"], colors, spec["background"]),
+        strips=strips,
+        ticks=ticks,
+        stages=STAGES,
+        seconds={step["name"]: step for step in results["steps"]},
+        scores=_score_table(results),
+        ranking=_ranking(backends),
+        artefacts=_artefacts(results),
+        facts=_facts(spec),
+    )
+
+
+def _score_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a class: label, name, what is required, Dice of each backend."""
+    backends, required = results["backends"], results["required"]
+    return [
+        {
+            "name": info["name"],
+            "required": required.get(info["name"]),
+            "dice": [one["scores"]["classes"][label]["dice"] for one in backends.values()],
+        }
+        for label, info in enumerate(results["spec"]["classes"])
+    ]
+
+
+def _ranking(backends: Mapping[str, Any]) -> list[str]:
+    """What the timings say about each backend and the reference: an order only where the intervals do not touch."""
+    reference, *others = backends
+    totals = {name: Timing(tuple(one["latency"]["total"]["samples"])) for name, one in backends.items()}
+    sentences = []
+    for name in others:
+        if totals[name].overlaps(totals[reference]):
+            sentences.append(
+                f"The intervals of {_title(name)} and {_title(reference)} overlap: this look ranks neither."
+            )
+            continue
+        first, second = sorted((name, reference), key=lambda one: totals[one].median)
+        sentences.append(
+            f"{_title(first)} took less time than {_title(second)}: "
+            f"{_ms(totals[first].median)} against {_ms(totals[second].median)} ms in the median, and the intervals "
+            "do not overlap."
+        )
+    return sentences
+
+
+def _artefacts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each artefact with what became of it on this machine; those that could not be made, with the reason."""
+    rows = []
+    for format, artefact in results["artefacts"].items():
+        ran = [_title(name) for name, one in results["backends"].items() if one["artefact"] == format]
+        reasons = [reason for name, reason in results["refused"].items() if BACKENDS.get(name) == format]
+        status = f"executed by {' and '.join(ran)}" if ran else "converted, not executed on this machine"
+        rows.append({**artefact, "title": FORMATS[format], "ran": bool(ran), "status": status,
+                     "reason": "" if ran else "; ".join(reasons)})  # fmt: skip
+    for format, note in results["notes"].items():
+        rows.append({"title": FORMATS[format], "ran": False, "status": note, "reason": "", "bytes": None})
+    return rows
+
+
+def _facts(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the model knows about itself, as words."""
+    size, provenance = spec["input_size"], spec["provenance"]
+    normalised = f"(x - {spec['mean']}) / {spec['std']}" if spec["mean"] else "none beyond [0, 1]"
+    facts = [
+        ("image", {1: "grey, 1 channel", 3: "RGB, 3 channels", 4: "RGBA, 4 channels"}[spec["channels"]]),
+        ("scale", f"{spec['scale']:g}, {spec['resample']}"),
+        ("network input", f"{size[0]} × {size[1]} (height × width)" if size else "any size"),
+        ("padding", f"{spec['padding']}, below and right, to multiples of {spec['multiple']}"),
+        ("normalisation", normalised),
+        ("output", f"{spec['head']}, {spec['outputs']} channels"),
+        ("precision", spec["precision"]),
+        ("background", "left out of mean scores" if spec["background"] is not None else "none"),
+        ("graph", f"{spec['input_name']} → {spec['output_name']}, {provenance.get('format', '')}".rstrip(", ")),
+        ("weights", f"sha256 {str(provenance.get('checkpoint_sha256', 'unknown'))[:16]}…"),
+    ]
+    made = provenance.get("exported_with", {})
+    return [*facts, ("exported with", ", ".join(f"{name} {version}" for name, version in made.items()))]
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name, name)
+
+
+def _dice(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 10
+        else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+        if seconds >= 60
+        else f"{seconds:.0f} s"
+    )  # noqa: E501

@@ -1,0 +1,137 @@
+"""Pictures for the page, as PNG inside data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from unet_edge.data.pairing import Pair
+from unet_edge_runtime.image import read_image, to_uint8
+from unet_edge_runtime.mask import labels_from_mask, overlay, read_mask
+from unet_edge_runtime.spec import IGNORE_LABEL, ModelSpec
+
+from .agreement import mask_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Cell", "Row", "difference_maps", "gallery"]
+
+ZOOM = 2  # whole-numbered, so that a pixel stays a square
+WRONG = (255, 64, 64)
+DIM = 0.45  # brightness of an image that marks are laid over
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture: `title` above it, `note` below it, `uri` with its data."""
+
+    title: str
+    uri: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image's pictures."""
+
+    name: str
+    cells: list[Cell]
+
+
+def gallery(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec, rows: int) -> list[Row]:
+    """Image, truth, each backend's labels, and where the first backend is wrong, for some of the pairs, evenly spread.
+
+    Args:
+        pairs: what was predicted.
+        predictions: folder of the masks.
+        backends: whose masks to show; the first is the reference.
+        spec: classes and colours.
+        rows: how many images at most.
+    """
+    count = min(rows, len(pairs))
+    return [_row(pairs[(2 * i + 1) * len(pairs) // (2 * count)], predictions, backends, spec) for i in range(count)]
+
+
+def difference_maps(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec) -> list[Cell]:
+    """All images laid on each other: where the reference is wrong, and where each other backend differs from it.
+
+    The brighter a mark, the more images have it there. Empty where the images are not of one size.
+    """
+    images = [to_uint8(read_image(pair.image)) for pair in pairs]
+    if len({image.shape for image in images}) > 1:
+        return []
+    ground = np.mean(images, axis=0).astype(np.uint8)
+    truth = [_truth(pair, spec) for pair in pairs]
+    labels = {name: [_predicted(pair, predictions, name, spec) for pair in pairs] for name in backends}
+    reference, *others = backends
+    wrong = [_differs(a, b) for a, b in zip(truth, labels[reference], strict=True)]
+    cells = [_map(f"{reference} against the truth", ground, wrong)]
+    for name in others:
+        differing = [_differs(a, b) for a, b in zip(labels[reference], labels[name], strict=True)]
+        cells.append(_map(f"{name} against {reference}", ground, differing))
+    return cells
+
+
+def _row(pair: Pair, predictions: Path, backends: Sequence[str], spec: ModelSpec) -> Row:
+    image, truth = read_image(pair.image), _truth(pair, spec)
+    cells = [Cell("image", _uri(Image.fromarray(to_uint8(image)))), Cell("truth", _labels_uri(truth, spec))]
+    first: NDArray[np.uint8] | None = None
+    for name in backends:
+        labels = _predicted(pair, predictions, name, spec)
+        first = labels if first is None else first
+        cells.append(Cell(name, _labels_uri(labels, spec)))
+    assert first is not None
+    wrong = _differs(truth, first)
+    marked = (to_uint8(image) * DIM).astype(np.uint8)
+    marked[wrong] = WRONG
+    note = f"{wrong.mean():.1%} of the pixels"
+    return Row(pair.name, [*cells, Cell(f"{backends[0]} wrong", _uri(Image.fromarray(marked)), note)])
+
+
+def _map(title: str, ground: NDArray[np.uint8], differing: list[NDArray[np.bool_]]) -> Cell:
+    counts = np.sum(differing, axis=0)
+    strength = (counts / max(1, counts.max()))[..., None] ** 0.7
+    mixed = ground * DIM * (1 - strength) + np.asarray(WRONG) * strength
+    pixels = sum(one.size for one in differing)
+    note = f"{int(counts.sum()):,} of {pixels:,} pixels differ"
+    return Cell(title, _uri(Image.fromarray(mixed.astype(np.uint8))), note)
+
+
+def _differs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (first != second) & (first != IGNORE_LABEL)
+
+
+def _truth(pair: Pair, spec: ModelSpec) -> NDArray[np.uint8]:
+    return labels_from_mask(read_mask(pair.mask), spec, pair.mask)
+
+
+def _predicted(pair: Pair, predictions: Path, backend: str, spec: ModelSpec) -> NDArray[np.uint8]:
+    path = mask_file(predictions, backend, pair.name)
+    return labels_from_mask(read_mask(path), spec, path)
+
+
+def _labels_uri(labels: NDArray[np.uint8], spec: ModelSpec) -> str:
+    black: NDArray[Any] = np.zeros((*labels.shape, 3), np.uint8)
+    return _uri(overlay(black, labels, spec, opacity=1))
+
+
+def _uri(picture: Image.Image) -> str:
+    large = picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
+    if _is_grey(large):
+        large = large.convert("L")
+    stream = io.BytesIO()
+    large.save(stream, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    red, green, blue = (np.asarray(channel) for channel in picture.split())
+    return bool((red == green).all() and (green == blue).all())
