@@ -29,7 +29,6 @@ VARIANTS = [
     "default:learning_rate=3e-3",
     "default:momentum=0.0",
     "default:decay=none",
-    "default:pooled_dice=True",
     "seed",
 ]
 

@@ -37,7 +37,7 @@ class TrainConfig:
 
     recipe: str = "default"
     epochs: int = 10
-    batch_size: int = 4
+    batch_size: int = 2
     learning_rate: float = 1e-3
     weight_decay: float = 1e-8
     momentum: float = 0.9
