@@ -75,10 +75,8 @@ def main() -> None:
     files = files[:: max(1, len(files) // options.limit)][: options.limit]
     expected = [seed_predict(model, file, scale) for file in files]
     with Image.open(files[0]) as first:
-        size = int(first.height * scale), int(first.width * scale)
-    print(
-        f"{len(files)} images, {size[0]}x{size[1]} at scale {scale:g}, network wants multiples of {loaded.spec.multiple}"
-    )
+        size = f"{int(first.height * scale)}x{int(first.width * scale)}"
+    print(f"{len(files)} images, {size} at scale {scale:g}; multiples of {loaded.spec.multiple} need no filling up")
     for padding in PADDINGS:
         segmenter = Segmenter(TorchBackend.from_model(model, loaded.spec.replace(padding=padding)))
         shares = [
