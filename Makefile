@@ -15,7 +15,7 @@ demo: install ## Train, export, predict and compare on real brain images; ends w
 	$(BIN)/unet-edge demo
 
 test: check ## Format, lint, types, tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'slow or not slow'
 
 check: install
 	$(BIN)/ruff check --output-format concise .

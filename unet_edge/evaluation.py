@@ -9,9 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.image import postprocess, preprocess, read_image
+from unet_edge_runtime.image import read_image
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import ConfusionMatrix
+from unet_edge_runtime.transform import postprocess, preprocess
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,6 @@ BACKENDS = {"torch": "checkpoint", "onnx": "onnx", "coreml": "coreml"}
 """Backend -> the artefact that it runs; the first is the reference for all."""
 
 MUST_RUN = ("torch", "onnx")  # everywhere; the others may refuse a machine
-_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
-    "torch": lambda threads: {"device": "cpu", "threads": threads},
-    "onnx": lambda threads: {"threads": threads},
-}
 
 
 @dataclass(frozen=True)
@@ -92,7 +88,7 @@ def exported(checkpoint: Path, format: str, images: list[Path], report: Callable
     return Artefact(path, format, result.spec, reused=False)
 
 
-def open_backends(artefacts: dict[str, Artefact], threads: int) -> tuple[dict[str, Segmenter], dict[str, str]]:
+def open_backends(artefacts: Mapping[str, Artefact], threads: int) -> tuple[dict[str, Segmenter], dict[str, str]]:
     """Open the artefacts with every backend that runs here.
 
     Args:
@@ -122,7 +118,11 @@ def open_backends(artefacts: dict[str, Artefact], threads: int) -> tuple[dict[st
 
 def backend_options(name: str, threads: int) -> dict[str, Any]:
     """What a backend is told besides the path: the CPU, because other devices round differently, and the threads."""
-    return _OPTIONS.get(name, lambda threads: {})(threads)
+    options: dict[str, dict[str, Any]] = {
+        "torch": {"device": "cpu", "threads": threads},
+        "onnx": {"threads": threads},
+    }
+    return options.get(name, {})
 
 
 def _spec_of(path: Path, format: str) -> ModelSpec | None:

@@ -89,7 +89,8 @@ def strip_chart(totals: Mapping[str, Mapping[str, Any]]) -> tuple[list[Strip], l
     for name, t in totals.items():
         # Dots of equal times would hide each other: they take turns on five heights.
         dots = [(round(value * scale, 2), (i % 5 - 2) * 3.0) for i, value in enumerate(t["samples"])]
-        strips.append(Strip(name, *(round(t[key] * scale, 2) for key in ("p5", "median", "p95")), dots))
+        p5, median, p95 = (round(t[key] * scale, 2) for key in ("p5", "median", "p95"))
+        strips.append(Strip(name, p5, median, p95, dots))
     return strips, [(round(tick * scale, 2), f"{tick:g}") for tick in ticks]
 
 
@@ -104,7 +105,7 @@ def _chart(
     values = [y for points in curves.values() for _, y in points] or [1.0]
     y_ticks = _ticks(low, high or max(values))
     top = max(y_ticks[-1], high or max(values))
-    first, last = min(epochs), max(max(epochs), min(epochs) + 1)
+    first, last = min(epochs), max(*epochs, min(epochs) + 1)
 
     def x_of(epoch: float) -> float:
         return round(LEFT + (epoch - first) / (last - first) * (WIDTH - LEFT - RIGHT), 2)

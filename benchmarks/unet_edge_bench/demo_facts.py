@@ -49,14 +49,14 @@ def by_hand(plan: Plan) -> list[dict[str, str]]:
     """The commands that do the same by hand, each with what it does."""
     network, training = plan.network, plan.training
     sample, run = "by-hand/sample", "by-hand/run"
-    options = [
+    options: list[object] = [
         *("--images", f"{sample}/images", "--masks", f"{sample}/masks", "--val-list", f"{sample}/val.txt"),
         *("--class-names", ",".join(plan.class_names), "--scale", f"{network.scale:g}"),
         *("--base-channels", network.base_channels, "--depth", network.depth),
         *(["--bilinear"] if network.bilinear else []),
         *("--batch-size", training.batch_size, "--epochs", training.epochs, "--device", "cpu", "--out", run),
     ]
-    steps = [
+    steps: list[tuple[str, list[object]]] = [
         ("make the data set", ["data", "sample", "-o", sample]),
         ("train", ["train", *options]),
         ("export, and compare with PyTorch", ["export", f"{run}/best.pth", "--format", "onnx", "--format", "coreml"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unet_edge_runtime.image import postprocess, preprocess
 from unet_edge_runtime.segmenter import Segmenter
+from unet_edge_runtime.transform import postprocess, preprocess
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,4 +136,4 @@ def _time_one(segmenter: Segmenter, image: NDArray[np.generic], clock: Clock) ->
     marks.append(clock())
     postprocess(output, segmenter.spec, (image.shape[0], image.shape[1]), segmenter.threshold)
     marks.append(clock())
-    return tuple((after - before) / 1e6 for before, after in zip(marks, marks[1:], strict=False))
+    return tuple((after - before) / 1e6 for before, after in itertools.pairwise(marks))

@@ -160,10 +160,6 @@ def _size(count: int) -> str:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    return (
-        f"{seconds:.1f} s"
-        if seconds < 10
-        else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-        if seconds >= 60
-        else f"{seconds:.0f} s"
-    )  # noqa: E501
+    if seconds >= 60:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

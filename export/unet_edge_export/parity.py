@@ -12,10 +12,10 @@ from unet_edge.model import UNet
 from unet_edge.torch_backend import TorchBackend
 from unet_edge_runtime.backend import Backend
 from unet_edge_runtime.errors import AgreementError
-from unet_edge_runtime.image import postprocess
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.segmenter import Segmenter
 from unet_edge_runtime.spec import ModelSpec
+from unet_edge_runtime.transform import postprocess
 
 from .images import CheckImages, load
 

@@ -11,10 +11,11 @@ import numpy as np
 from .backend import Backend, load_backend
 from .errors import BackendError, InputError
 from .files import atomic_path
-from .image import as_image, pad_image, postprocess, preprocess, probabilities, read_image, to_uint8
+from .image import as_image, read_image, to_uint8
 from .mask import mask_image, overlay, side_by_side
 from .spec import ModelSpec
 from .tiling import run_tiled
+from .transform import pad_image, postprocess, preprocess, probabilities
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

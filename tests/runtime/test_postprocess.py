@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.image import postprocess, probabilities
+from unet_edge_runtime.transform import postprocess, probabilities
 
 SIZES = [((24, 36), (48, 72)), ((24, 36), (24, 36)), ((31, 47), (64, 96)), ((20, 30), (67, 101)), ((1, 1), (5, 7))]
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.image import bring_to_scale, pad_image, preprocess, read_image, scaled_size
+from unet_edge_runtime.image import read_image
+from unet_edge_runtime.transform import bring_to_scale, pad_image, preprocess, scaled_size
 
 
 def seed_preprocess(picture, scale):

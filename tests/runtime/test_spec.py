@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from unet_edge_runtime.errors import InputError, ModelFileError
-from unet_edge_runtime.image import postprocess, preprocess
 from unet_edge_runtime.mask import labels_from_mask, mask_image, overlay
 from unet_edge_runtime.spec import SPEC_VERSION, ClassInfo, ModelSpec, class_color
+from unet_edge_runtime.transform import postprocess, preprocess
 
 
 @pytest.fixture

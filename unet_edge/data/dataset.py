@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from unet_edge_runtime.image import bring_to_scale, normalise, pad_image, read_image
+from unet_edge_runtime.image import read_image
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.segmenter import padded_size
 from unet_edge_runtime.spec import IGNORE_LABEL, ModelSpec
+from unet_edge_runtime.transform import bring_to_scale, normalise, pad_image
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -18,9 +18,9 @@ from unet_edge.data.split import Split, split_pairs
 from unet_edge.device import pick_device
 from unet_edge.model import UNet, UNetConfig
 from unet_edge_runtime.errors import DatasetError, InputError
-from unet_edge_runtime.image import scaled_size
 from unet_edge_runtime.segmenter import padded_size
 from unet_edge_runtime.spec import MaskValue, ModelSpec
+from unet_edge_runtime.transform import scaled_size
 
 from .config import TrainConfig
 from .reporter import Reporter

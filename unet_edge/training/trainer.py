@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 
 from unet_edge.checkpoint import save_checkpoint
@@ -24,7 +21,9 @@ from unet_edge.torch_backend import TorchBackend
 from unet_edge_runtime.errors import TrainingError
 from unet_edge_runtime.segmenter import Segmenter
 
+from .interrupt import Interrupt
 from .reporter import Reporter
+from .schedule import make_schedulers
 
 if TYPE_CHECKING:
     from unet_edge.checkpoint import Checkpoint
@@ -79,13 +78,13 @@ class Trainer:
             momentum=config.momentum,
             foreach=True,
         )
-        self.schedulers = self._make_schedulers(self.steps)
+        self.schedulers = make_schedulers(self.optimizer, config, self.steps)
         self.autocast, self.scaler = _precision(config.amp, device)
         self.epoch, self.batch, self.step = 1, 0, 0
         self.loss_sum = 0.0
         self.best: dict[str, Any] = {"dice": None, "epoch": 0}
         self.scores: dict[str, Any] = {}
-        self.stop_requested = False
+        self.interrupt = Interrupt()
 
     def fit(self) -> dict[str, Any]:
         """Train to the last epoch.
@@ -97,7 +96,7 @@ class Trainer:
             TrainingError: the loss is no longer finite, or the run was interrupted (and saved).
             InputError: a file cannot be read.
         """
-        with self._signals():
+        with self.interrupt:
             while self.epoch <= self.config.epochs:
                 self._train_epoch()
                 self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
@@ -144,7 +143,7 @@ class Trainer:
                 if self.batch in pauses:
                     self._validate()
                     self.model.train()
-                if self.stop_requested and self.batch < count:
+                if self.interrupt.requested and self.batch < count:
                     self._stop()
         record = {
             "event": "train",
@@ -156,7 +155,7 @@ class Trainer:
         }
         self.run.append(record)
         self._validate()
-        if self.stop_requested and self.epoch < self.config.epochs:
+        if self.interrupt.requested and self.epoch < self.config.epochs:
             self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
             self._stop()
 
@@ -242,23 +241,10 @@ class Trainer:
             # A run that was given more epochs: a cosine that has ended would rise again by itself.
             for group in self.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = self.config.learning_rate
-            self.schedulers = self._make_schedulers(max(1, self.steps - self.step))
+            self.schedulers = make_schedulers(self.optimizer, self.config, max(1, self.steps - self.step))
             return
         for name, scheduler in self.schedulers.items():
             scheduler.load_state_dict(state["schedulers"][name])
-
-    def _make_schedulers(self, steps: int) -> dict[str, Any]:
-        config = self.config
-        warm = max(1, round(steps * config.warmup))
-        made: dict[str, Any] = {}
-        if config.warmup:
-            made["warmup"] = lr_scheduler.LinearLR(self.optimizer, 0.01, total_iters=warm)
-        if config.decay == "cosine":
-            made["decay"] = lr_scheduler.CosineAnnealingLR(self.optimizer, steps, config.learning_rate / 100)
-        elif config.decay == "linear":
-            made["decay"] = lr_scheduler.LinearLR(self.optimizer, 1.0, 0.01, total_iters=steps)
-        made["plateau"] = lr_scheduler.ReduceLROnPlateau(self.optimizer, "max", patience=config.patience)
-        return made
 
     def _fail(self, value: float) -> None:
         kept = [str(path) for path in (self.run.best, self.run.last) if path.exists()]
@@ -275,25 +261,6 @@ class Trainer:
             f"interrupted in epoch {self.epoch}; everything is saved. Continue with: "
             f"unet-edge train --resume {self.run.path}"
         )
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """The first Ctrl-C (or SIGTERM) stops after the step, when weights and optimiser fit together."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def request(signum: int, frame: object) -> None:
-            if self.stop_requested:
-                raise KeyboardInterrupt
-            self.stop_requested = True
-
-        previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def _precision(amp: bool, device: torch.device) -> tuple[Any, torch.amp.GradScaler]:
