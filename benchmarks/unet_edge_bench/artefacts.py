@@ -18,10 +18,21 @@ from unet_edge_runtime.files import sha256_of
 from unet_edge_runtime.segmenter import Segmenter
 from unet_edge_runtime.spec import ModelSpec
 
-__all__ = ["BACKENDS", "Artefact", "backend_options", "checkpoint_artefact", "digest", "exported", "open_backends"]
+__all__ = [
+    "BACKENDS",
+    "Artefact",
+    "backend_options",
+    "checkpoint_artefact",
+    "digest",
+    "exported",
+    "open_backends",
+    "title_of",
+]
 
 BACKENDS = {"torch": "checkpoint", "onnx": "onnx", "coreml": "coreml"}
 """Backend -> the artefact that it runs; the first is the reference for all."""
+
+_TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "coreml": "Core ML"}
 
 MUST_RUN = ("torch", "onnx")  # everywhere; the others may refuse a machine
 
@@ -112,8 +123,13 @@ def open_backends(artefacts: Mapping[str, Artefact], threads: int) -> tuple[dict
         except BackendError as error:
             if name in MUST_RUN:
                 raise
-            refused[name] = str(error).removeprefix(f"{path}: ")
+            refused[name] = str(error).removeprefix(f"{path}: ").partition(";")[0]
     return opened, refused
+
+
+def title_of(backend: str) -> str:
+    """What people call a backend."""
+    return _TITLES.get(backend, backend)
 
 
 def backend_options(name: str, threads: int) -> dict[str, Any]:

@@ -68,8 +68,9 @@ def curve_charts(training: Mapping[str, Any], colors: Sequence[str], background:
                 curves.setdefault(scores["name"], []).append((row["epoch"], scores["dice"]))
                 tints[scores["name"]] = colors[label]
     if curves:
-        lowest = min(value for points in curves.values() for _, value in points)
-        charts.append(_chart("Validation Dice", curves, tints, math.floor(lowest * 10) / 10, 1.0))
+        # What counts is how it ends: the first epochs, near 0, would press that against the upper edge.
+        lowest = min(value for points in curves.values() for _, value in points[len(points) // 2 :])
+        charts.append(_chart("Validation Dice", curves, tints, max(0, math.floor(lowest * 10 - 0.5) / 10), 1.0))
     return charts
 
 

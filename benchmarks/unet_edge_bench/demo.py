@@ -41,6 +41,7 @@ class Plan:
     Attributes:
         title: of the page.
         source: where the images come from, as a sentence.
+        caveat: what the scores do not say.
         sample: makes the data set in a folder, or finds it there: (folder, progress) -> images, masks. The folder
             also gets `val.txt`.
         class_names: of the mask values, ascending.
@@ -53,6 +54,10 @@ class Plan:
 
     title: str = "Brain MRI, from slices to an edge device"
     source: str = "Axial T1-weighted slices of the MNI152 2009a template, from data files inside the package nilearn."
+    caveat: str = (
+        "All slices show one brain, an average of many: the scores say that the road works, "
+        "not how well it would do on another brain."
+    )
     sample: Callable[[Path, Progress | None], tuple[Path, Path]] = make_brain_sample
     class_names: tuple[str, ...] = SAMPLE_CLASSES
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(8, 4, bilinear=True, scale=1.0))

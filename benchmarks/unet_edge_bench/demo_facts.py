@@ -29,6 +29,7 @@ def collect_facts(plan: Plan, place: DemoFolder, split: Split, artefacts: dict[s
         "version": RESULTS_VERSION,
         "title": plan.title,
         "source": plan.source,
+        "caveat": plan.caveat,
         "required": plan.required,
         "machine": machine_facts(),
         "data": {

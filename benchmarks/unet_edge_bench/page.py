@@ -12,7 +12,7 @@ from unet_edge.data.pairing import Pair
 from unet_edge_runtime.files import atomic_path
 from unet_edge_runtime.spec import ModelSpec
 
-from .artefacts import BACKENDS
+from .artefacts import BACKENDS, title_of
 from .charts import curve_charts, strip_chart
 from .demo_folder import DemoFolder
 from .latency import STAGES, Timing
@@ -21,8 +21,9 @@ from .pictures import Cell, Row, difference_maps, gallery
 __all__ = ["render", "write_page"]
 
 TEMPLATE = "page.html.j2"
+NOT_EXECUTED = "converted, not executed on this machine"
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 ROWS = 5  # images shown
-TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "coreml": "Core ML"}
 FORMATS = {"checkpoint": "Checkpoint", "onnx": "ONNX", "coreml": "Core ML"}
 
 
@@ -50,7 +51,7 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        dice=_dice, ms=_ms, size=_size, sci="{:.1e}".format, duration=_duration, backend=_title, whole="{:,}".format
+        dice=_dice, ms=_ms, size=_size, sci=_sci, duration=_duration, backend=title_of, whole="{:,}".format
     )
     spec, backends = results["spec"], results["backends"]
     colors = ["rgb({}, {}, {})".format(*info["color"]) for info in spec["classes"]]
@@ -95,12 +96,12 @@ def _ranking(backends: Mapping[str, Any]) -> list[str]:
     for name in others:
         if totals[name].overlaps(totals[reference]):
             sentences.append(
-                f"The intervals of {_title(name)} and {_title(reference)} overlap: this look ranks neither."
+                f"The intervals of {title_of(name)} and {title_of(reference)} overlap: this look ranks neither."
             )
             continue
         first, second = sorted((name, reference), key=lambda one: totals[one].median)
         sentences.append(
-            f"{_title(first)} took less time than {_title(second)}: "
+            f"{title_of(first)} took less time than {title_of(second)}: "
             f"{_ms(totals[first].median)} against {_ms(totals[second].median)} ms in the median, and the intervals "
             "do not overlap."
         )
@@ -111,9 +112,9 @@ def _artefacts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each artefact with what became of it on this machine; those that could not be made, with the reason."""
     rows = []
     for format, artefact in results["artefacts"].items():
-        ran = [_title(name) for name, one in results["backends"].items() if one["artefact"] == format]
+        ran = [title_of(name) for name, one in results["backends"].items() if one["artefact"] == format]
         reasons = [reason for name, reason in results["refused"].items() if BACKENDS.get(name) == format]
-        status = f"executed by {' and '.join(ran)}" if ran else "converted, not executed on this machine"
+        status = f"executed by {' and '.join(ran)}" if ran else NOT_EXECUTED
         rows.append({**artefact, "title": FORMATS[format], "ran": bool(ran), "status": status,
                      "reason": "" if ran else "; ".join(reasons)})  # fmt: skip
     for format, note in results["notes"].items():
@@ -141,12 +142,16 @@ def _facts(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*facts, ("exported with", ", ".join(f"{name} {version}" for name, version in made.items()))]
 
 
-def _title(name: str) -> str:
-    return TITLES.get(name, name)
-
-
 def _dice(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
+
+
+def _sci(value: float) -> str:
+    """1.1 × 10⁻⁴; plain where that is short."""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.2g}"
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}\u00a0×\u00a010" + str(int(power)).translate(SUPERSCRIPTS)
 
 
 def _ms(value: float) -> str:

@@ -18,14 +18,18 @@ from unet_edge_runtime.mask import labels_from_mask, overlay, read_mask
 from unet_edge_runtime.spec import IGNORE_LABEL, ModelSpec
 
 from .agreement import mask_file
+from .artefacts import title_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+Window = tuple[slice, ...]
 
 __all__ = ["Cell", "Row", "difference_maps", "gallery"]
 
 ZOOM = 2  # whole-numbered, so that a pixel stays a square
 WRONG = (255, 64, 64)
+MARGIN = 8  # pixels around what is shown
 DIM = 0.45  # brightness of an image that marks are laid over
 
 
@@ -57,7 +61,9 @@ def gallery(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], s
         rows: how many images at most.
     """
     count = min(rows, len(pairs))
-    return [_row(pairs[(2 * i + 1) * len(pairs) // (2 * count)], predictions, backends, spec) for i in range(count)]
+    chosen = [pairs[(2 * i + 1) * len(pairs) // (2 * count)] for i in range(count)]
+    window = _window([_truth(pair, spec) for pair in chosen], spec)
+    return [_row(pair, predictions, backends, spec, window) for pair in chosen]
 
 
 def difference_maps(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec) -> list[Cell]:
@@ -73,27 +79,33 @@ def difference_maps(pairs: Sequence[Pair], predictions: Path, backends: Sequence
     labels = {name: [_predicted(pair, predictions, name, spec) for pair in pairs] for name in backends}
     reference, *others = backends
     wrong = [_differs(a, b) for a, b in zip(truth, labels[reference], strict=True)]
-    cells = [_map(f"{reference} against the truth", ground, wrong)]
+    cells = [_map(f"{title_of(reference)} against the truth", ground, wrong)]
     for name in others:
         differing = [_differs(a, b) for a, b in zip(labels[reference], labels[name], strict=True)]
-        cells.append(_map(f"{name} against {reference}", ground, differing))
+        cells.append(_map(f"{title_of(name)} against {title_of(reference)}", ground, differing))
     return cells
 
 
-def _row(pair: Pair, predictions: Path, backends: Sequence[str], spec: ModelSpec) -> Row:
-    image, truth = read_image(pair.image), _truth(pair, spec)
-    cells = [Cell("image", _uri(Image.fromarray(to_uint8(image)))), Cell("truth", _labels_uri(truth, spec))]
-    first: NDArray[np.uint8] | None = None
-    for name in backends:
-        labels = _predicted(pair, predictions, name, spec)
-        first = labels if first is None else first
-        cells.append(Cell(name, _labels_uri(labels, spec)))
-    assert first is not None
-    wrong = _differs(truth, first)
-    marked = (to_uint8(image) * DIM).astype(np.uint8)
+def _row(pair: Pair, predictions: Path, backends: Sequence[str], spec: ModelSpec, window: Window) -> Row:
+    image, truth = to_uint8(read_image(pair.image))[window], _truth(pair, spec)[window]
+    labels = {name: _predicted(pair, predictions, name, spec)[window] for name in backends}
+    cells = [Cell("image", _uri(Image.fromarray(image))), Cell("truth", _labels_uri(truth, spec))]
+    cells += [Cell(title_of(name), _labels_uri(one, spec)) for name, one in labels.items()]
+    wrong = _differs(truth, labels[backends[0]])
+    marked = (image * DIM).astype(np.uint8)
     marked[wrong] = WRONG
-    note = f"{wrong.mean():.1%} of the pixels"
-    return Row(pair.name, [*cells, Cell(f"{backends[0]} wrong", _uri(Image.fromarray(marked)), note)])
+    last = Cell(f"{title_of(backends[0])} errs", _uri(Image.fromarray(marked)), f"{wrong.mean():.1%} of the pixels shown")
+    return Row(pair.name, [*cells, last])
+
+
+def _window(truths: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Window:
+    """What all the images have in it besides background, with a margin; all where they are not of one size."""
+    if len({truth.shape for truth in truths}) > 1:
+        return slice(None), slice(None)
+    rows, columns = np.nonzero(np.any([truth != spec.background for truth in truths], axis=0))
+    if not len(rows):
+        return slice(None), slice(None)
+    return tuple(slice(max(0, int(place.min()) - MARGIN), int(place.max()) + 1 + MARGIN) for place in (rows, columns))
 
 
 def _map(title: str, ground: NDArray[np.uint8], differing: list[NDArray[np.bool_]]) -> Cell:

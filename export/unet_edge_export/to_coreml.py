@@ -29,8 +29,8 @@ _MIL_FLOATS = (10, 11)  # FLOAT16, FLOAT32 in MIL.proto's DataType
 
 
 def takes_image(spec: ModelSpec) -> bool:
-    """Whether the package can take a picture itself: grey or RGB, and nothing but 1/255 before the network."""
-    return spec.channels in (1, 3) and not spec.mean and not spec.std
+    """Whether the package can take a picture itself: 8-bit grey or RGB, and nothing but 1/255 before the network."""
+    return spec.channels in (1, 3) and spec.bits == 8 and not spec.mean and not spec.std
 
 
 def write_coreml(model: UNet, spec: ModelSpec, path: Path, target: str = "macOS14") -> None:

@@ -86,6 +86,7 @@ class ModelSpec:
         output_name: name of the graph's output.
         input_size: (height, width) of a graph with a fixed size, else None.
         precision: precision of the graph's arithmetic: fp32 or fp16.
+        bits: of the numbers in the training images: 8, 16, or 32 for floats; an 8-bit picture input needs 8.
         training_sizes: (height, width) of network inputs seen in training, the most frequent first.
         provenance: what made this: checkpoint hash, versions, scores.
     """
@@ -107,6 +108,7 @@ class ModelSpec:
     output_name: str = "logits"
     input_size: tuple[int, int] | None = None
     precision: str = "fp32"
+    bits: int = 8
     training_sizes: tuple[tuple[int, int], ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -124,6 +126,7 @@ class ModelSpec:
             self.outputs == len(self.classes) or (self.outputs == 1 and len(self.classes) == 2),
             f"{self.outputs} outputs do not fit {len(self.classes)} classes",
         )
+        _require(_is_whole(self.bits) and self.bits in (8, 16, 32), f"bits must be 8, 16 or 32, not {self.bits!r}")
         _require(1 <= self.multiple <= 1024, f"multiple must be 1 to 1024, not {self.multiple}")
         _require(0 < self.scale <= 16, f"scale must be above 0 and at most 16, not {self.scale}")
         _require(0 < self.threshold < 1, f"threshold must be between 0 and 1, not {self.threshold}")

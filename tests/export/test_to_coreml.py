@@ -90,7 +90,7 @@ def test_grey_pictures(ct, tmp_path):
     assert made.description.input[0].type.imageType.colorSpace == GRAYSCALE
 
 
-@pytest.mark.parametrize("changes", [{"channels": 4}, {"mean": (0.5,) * 3, "std": (0.2,) * 3}])
+@pytest.mark.parametrize("changes", [{"channels": 4}, {"bits": 16}, {"mean": (0.5,) * 3, "std": (0.2,) * 3}])
 @pytest.mark.parametrize(("precision", "data_type"), [("fp16", FLOAT16), ("fp32", FLOAT32)])
 def test_what_is_no_plain_picture_is_an_array(ct, tmp_path, changes, precision, data_type):
     spec = spec_for(**changes, precision=precision)

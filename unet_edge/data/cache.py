@@ -17,7 +17,7 @@ from unet_edge_runtime.files import atomic_path
 
 __all__ = ["FactsCache", "cache_folder"]
 
-VERSION = 1
+VERSION = 2
 
 
 def cache_folder() -> Path:

@@ -25,10 +25,11 @@ KEPT_VALUES = 1024  # of one mask; a mask with more is no class mask, and only t
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """(height, width) after EXIF orientation, and the channels that it asks for: 1 or 3."""
+    """(height, width) after EXIF orientation, the channels that it asks for (1 or 3), and the bits of a number."""
 
     size: tuple[int, int]
     channels: int
+    bits: int = 8
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class MaskFacts:
 def image_facts(cache: FactsCache, path: Path) -> ImageFacts:
     """Facts of an image, which is decoded in full unless the cache knows it. Raises `InputError` as `read_image`."""
     saved = cache.get("image", path)
-    if isinstance(saved, list) and len(saved) == 3 and _whole(saved, 1) and saved[2] in (1, 3):
-        return ImageFacts((saved[0], saved[1]), saved[2])
+    if isinstance(saved, list) and len(saved) == 4 and _whole(saved, 1) and saved[2] in (1, 3):
+        return ImageFacts((saved[0], saved[1]), saved[2], saved[3])
     facts = _draft_facts(path)
     if facts is None:
         array = read_image(path)
-        facts = ImageFacts((array.shape[0], array.shape[1]), 1 if array.ndim == 2 else 3)
-    cache.put("image", path, [*facts.size, facts.channels])
+        facts = ImageFacts((array.shape[0], array.shape[1]), 1 if array.ndim == 2 else 3, 8 * array.itemsize)
+    cache.put("image", path, [*facts.size, facts.channels, facts.bits])
     return facts
 
 

@@ -38,6 +38,7 @@ class Scan:
         values_by_mask: the values in each mask, by the pair's name.
         problems: one line each, with the file and a remedy.
         ignore: the mask value that does not count, or None.
+        bits: of the numbers in the images: 8, 16, or 32 for floats; the largest.
     """
 
     sizes: dict[tuple[int, int], int]
@@ -46,6 +47,7 @@ class Scan:
     values_by_mask: dict[str, list[MaskValue]]
     problems: list[str]
     ignore: MaskValue | None = None
+    bits: int = 8
 
     @property
     def classes(self) -> list[MaskValue]:
@@ -103,6 +105,7 @@ def scan_pairs(
             *_value_problems([look for look in looks if look.mask], ignore, max_classes),
         ],
         ignore=ignore,
+        bits=max((image.bits for image in images), default=8),
     )
 
 

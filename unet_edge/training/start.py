@@ -213,6 +213,7 @@ def _make_spec(data: DataConfig, network: NetworkConfig, scan: Scan) -> ModelSpe
     inputs = dict.fromkeys(padded_size(scaled_size(size, network.scale), multiple) for size in sizes)
     return ModelSpec(
         channels=scan.channels,
+        bits=scan.bits,
         classes=class_infos(values, names),
         outputs=outputs,
         multiple=multiple,

@@ -391,7 +391,7 @@ def test_an_unreadable_file_is_not_remembered(data_set):
         lambda text: text.replace("[12,16,", "[12,"),
         lambda text: text.replace("[96,96]", "[96,97]"),
         lambda text: text.replace('"pillow":"', '"pillow":"0.'),
-        lambda text: text.replace('"version":1', '"version":999'),
+        lambda text: text.replace('"version":', '"version":999'),
         lambda text: json.dumps({**json.loads(text), "facts": 3}),
         lambda text: json.dumps({**json.loads(text), "facts": {key: [1] for key in json.loads(text)["facts"]}}),
     ],
@@ -464,3 +464,17 @@ def test_real_data_sets_are_clean(real_data, folders, name):
     name = next(iter(scan.values_by_mask))
     mask = next(path for path in folders[1].iterdir() if path.stem.startswith(name))
     assert scan.values_by_mask[name] == np.unique(read_mask(mask)).tolist()
+
+
+def test_the_bits_of_the_images_are_the_largest(tmp_path):
+    (tmp_path / "i").mkdir()
+    (tmp_path / "m").mkdir()
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:5] = 1
+    for name, image in (("a", np.zeros((8, 8), np.uint8)), ("b", np.zeros((8, 8), np.uint16))):
+        Image.fromarray(image).save(tmp_path / "i" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "m" / f"{name}.png")
+    pairs, _ = pair_files(tmp_path / "i", tmp_path / "m")
+    assert scan_pairs(pairs).bits == 16
+    assert scan_pairs(pairs).bits == 16  # from the cache
+    assert scan_pairs(pairs[:1]).bits == 8
