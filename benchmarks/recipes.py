@@ -10,8 +10,10 @@ variant; scores are those of the best validation. Only validation images are sco
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +113,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the data sets")
     parser.add_argument("--sets", nargs="+", default=["brain", "nuclei", "cars", "roads"])
     parser.add_argument("--variants", nargs="+", default=VARIANTS)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="trainings at once, one thread each")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("RECIPES.md"))
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     chosen = {name: data_sets(options.data)[name] for name in options.sets}
-    results = [run(name, variant, *chosen[name]) for name in chosen for variant in options.variants]
+    with ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = [pool.submit(run, name, variant, *chosen[name]) for name in chosen for variant in options.variants]
+        results = [future.result() for future in waiting]
     epochs = {name: entry[2] for name, entry in chosen.items()}
     text = table(results, options.variants, epochs, "python benchmarks/recipes.py --data ../shared/data")
     with atomic_path(options.output) as temporary:

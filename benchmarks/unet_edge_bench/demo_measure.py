@@ -18,15 +18,15 @@ from .agreement import Outcome, insist_on_agreement, mask_file, overlay_file, pr
 from .artefacts import BACKENDS, Artefact, backend_options, open_backends
 from .demo_folder import DemoFolder, Steps
 from .latency import measure, measure_load, total
-from .machine import available_cores
+from .machine import available_cores, load_average
 
 if TYPE_CHECKING:
     from .demo import Plan
 
 __all__ = ["measured_results"]
 
-MEASURED = ("measured", "backends", "refused", "threads", "protocol")
-DEPENDS_ON = ("machine", "artefacts", "data")  # while these facts stay, so do the results
+MEASURED = ("measured", "load", "backends", "refused", "threads", "protocol")
+DEPENDS_ON = ("machine", "artefacts", "data", "required")  # while these facts stay, so do the results
 
 Say = Callable[[str], None]
 
@@ -72,6 +72,7 @@ def measured_results(
     insist_on_agreement(outcomes)
     _tell_agreement(outcomes, refused, say)
     say(f"[6/6] time: single images, {threads} thread{'s' if threads > 1 else ''}")
+    load = load_average()
     with steps("time"):
         latency = _latency(plan, segmenters, pairs, threads)
     backends = {
@@ -79,11 +80,11 @@ def measured_results(
         for name, outcome in outcomes.items()
     }
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return dict(zip(MEASURED, (now, backends, refused, threads, asdict(plan.protocol)), strict=True))
+    return dict(zip(MEASURED, (now, load, backends, refused, threads, asdict(plan.protocol)), strict=True))
 
 
 def _still_true(before: Mapping[str, Any], facts: Mapping[str, Any], backends: list[str]) -> bool:
-    same = all(before.get(key) == facts[key] for key in DEPENDS_ON)
+    same = all(before.get(key) == facts[key] for key in DEPENDS_ON) and before.keys() >= set(MEASURED)
     return same and list(before.get("backends", {})) == backends
 
 

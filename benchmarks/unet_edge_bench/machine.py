@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "machine_facts"]
+__all__ = ["available_cores", "load_average", "machine_facts"]
 
 PACKAGES = ("unet-edge", "torch", "onnx", "onnxscript", "onnxruntime", "coremltools", "numpy", "pillow")
 
@@ -30,6 +30,11 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core in the last minute, ours included; None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def _processor() -> str:

@@ -23,6 +23,7 @@ __all__ = ["render", "write_page"]
 TEMPLATE = "page.html.j2"
 NOT_EXECUTED = "converted, not executed on this machine"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+BUSY = 1.25  # load a core from which others must be at work: our own threads make 1 at most
 ROWS = 5  # images shown
 FORMATS = {"checkpoint": "Checkpoint", "onnx": "ONNX", "coreml": "Core ML"}
 
@@ -69,7 +70,7 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]
         stages=STAGES,
         seconds={step["name"]: step for step in results["steps"]},
         scores=_score_table(results),
-        ranking=_ranking(backends),
+        ranking=_ranking(results),
         artefacts=_artefacts(results),
         facts=_facts(spec),
     )
@@ -88,8 +89,15 @@ def _score_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _ranking(backends: Mapping[str, Any]) -> list[str]:
-    """What the timings say about each backend and the reference: an order only where the intervals do not touch."""
+def _ranking(results: Mapping[str, Any]) -> list[str]:
+    """What the timings say about each backend and the reference.
+
+    An order only where the intervals do not touch, and only of a machine that was ours: threads that wait for a core
+    slow one runtime more than another.
+    """
+    backends, load, cores = results["backends"], results["load"], results["machine"]["cores"]
+    if load is not None and load > BUSY * cores:
+        return [f"The machine was busy with other work (load {load:.1f} on {cores} cores): these times rank nothing."]
     reference, *others = backends
     totals = {name: Timing(tuple(one["latency"]["total"]["samples"])) for name, one in backends.items()}
     sentences = []

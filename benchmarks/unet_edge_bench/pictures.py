@@ -94,7 +94,9 @@ def _row(pair: Pair, predictions: Path, backends: Sequence[str], spec: ModelSpec
     wrong = _differs(truth, labels[backends[0]])
     marked = (image * DIM).astype(np.uint8)
     marked[wrong] = WRONG
-    last = Cell(f"{title_of(backends[0])} errs", _uri(Image.fromarray(marked)), f"{wrong.mean():.1%} of the pixels shown")
+    last = Cell(
+        f"{title_of(backends[0])} errs", _uri(Image.fromarray(marked)), f"{wrong.mean():.1%} of the pixels shown"
+    )
     return Row(pair.name, [*cells, last])
 
 
