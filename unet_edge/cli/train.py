@@ -177,7 +177,9 @@ class ConsoleReporter(Reporter):
         started = time.monotonic()
         label = f"epoch {epoch}/{epochs}"
         if sys.stderr.isatty():
-            with click.progressbar(length=images, label=label, file=sys.stderr, item_show_func=str) as self.bar:
+            with click.progressbar(
+                length=images, label=label, file=sys.stderr, item_show_func=lambda text: text
+            ) as self.bar:
                 yield
             self.bar = None
         else:
