@@ -46,8 +46,8 @@ def data_sets(root: Path) -> dict[str, tuple[DataConfig, NetworkConfig, int]]:
             5,
         ),
         "nuclei": (
-            DataConfig(cells / "images", cells / "masks", validation=20, fraction=0.3),
-            NetworkConfig(**small, scale=0.5),
+            DataConfig(cells / "images", cells / "masks", validation=20),
+            NetworkConfig(**small, scale=0.25),
             5,
         ),
         "cars": (

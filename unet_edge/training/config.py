@@ -26,6 +26,7 @@ class TrainConfig:
         warmup: share of all steps in which the learning rate rises linearly from a hundredth.
         decay: how it falls afterwards: none, cosine or linear, to a hundredth at the last step.
         patience: validations without a better Dice before the learning rate is divided by ten.
+        freeze_norm: share of all steps after which batch norm trains on its running statistics; 1 for never.
         validations_per_epoch: how often an epoch is interrupted by a validation; the last one ends it.
         pooled_dice: Dice loss over all classes at once (the seed's) instead of per class.
         flip: random mirroring: none, horizontal or both.
@@ -45,6 +46,7 @@ class TrainConfig:
     warmup: float = 0.05
     decay: str = "cosine"
     patience: int = 5
+    freeze_norm: float = 0.5
     validations_per_epoch: int = 1
     pooled_dice: bool = False
     flip: str = "horizontal"
@@ -94,6 +96,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "warmup": 0.0,
         "decay": "none",
         "patience": 5,
+        "freeze_norm": 1.0,
         "validations_per_epoch": 5,
         "pooled_dice": True,
         "flip": "none",

@@ -134,7 +134,6 @@ class Trainer:
         left = len(self.split.train) - self.batch * self.config.batch_size
         count, every = len(self.batches), self.config.validations_per_epoch
         pauses = {round(count * part / every) for part in range(1, every)} - {0, count}
-        self.model.train()
         started, done = time.monotonic(), 0
         with self.reporter.epoch(self.epoch, self.config.epochs, left):
             for images, labels in self.loader:
@@ -142,7 +141,6 @@ class Trainer:
                 done += len(images)
                 if self.batch in pauses:
                     self._validate()
-                    self.model.train()
                 if self.interrupt.requested and self.batch < count:
                     self._stop()
         record = {
@@ -159,7 +157,20 @@ class Trainer:
             self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
             self._stop()
 
+    def _train_mode(self) -> None:
+        """Training mode; in the last part of the run with batch norm as it will be used: on its running statistics.
+
+        On varied images and small batches a network otherwise learns to rely on each batch's own statistics, which
+        a single image at prediction does not have.
+        """
+        self.model.train()
+        if self.step >= self.steps * self.config.freeze_norm:
+            for module in self.model.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        self._train_mode()
         images = images.to(self.device, memory_format=self.layout, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         with self.autocast:

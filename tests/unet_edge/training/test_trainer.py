@@ -257,3 +257,18 @@ def test_the_seed_decides_the_split(tmp_path, pairs_folder):
         train(DataConfig(*pairs_folder, validation=50), tmp_path / str(seed), SMALL, config, "cpu")
     first, second = (RunFolder(tmp_path / str(seed)).read_split()["val"] for seed in (1, 2))
     assert first != second
+
+
+def test_the_last_part_trains_on_the_running_statistics(tmp_path, pairs_folder):
+    config = dataclasses.replace(QUICK, epochs=2, freeze_norm=0.5)
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(config, epochs=2), "cpu")
+    with pytest.raises(TrainingError, match="interrupted"):
+        train(DataConfig(*pairs_folder), tmp_path / "half", SMALL, config, "cpu", StopAfter(6))
+    half, whole = weights(tmp_path / "half" / "last.pth"), weights(tmp_path / "run" / "last.pth")
+    statistics = [name for name in half if "running" in name]
+    assert statistics
+    assert all(torch.equal(half[name], whole[name]) for name in statistics)
+    assert not torch.equal(half["outc.conv.weight"], whole["outc.conv.weight"])
+    never = dataclasses.replace(config, freeze_norm=1.0)
+    train(DataConfig(*pairs_folder), tmp_path / "never", SMALL, never, "cpu")
+    assert not torch.equal(weights(tmp_path / "never" / "last.pth")[statistics[0]], whole[statistics[0]])
