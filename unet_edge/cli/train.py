@@ -87,6 +87,11 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--patience", type=click.IntRange(1), help="Validations without progress before the rate is divided by 10."
 )
+@click.option(
+    "--freeze-norm",
+    type=click.FloatRange(0, 1),
+    help="Share of the steps after which batch norm trains on its running statistics; 1 for never.",
+)
 @click.option("--flip", type=click.Choice(["none", "horizontal", "both"]), help="Random mirroring.")
 @click.option("--amp/--no-amp", default=None, help="Mixed precision.")
 @click.option(
