@@ -25,13 +25,10 @@ from unet_edge_runtime.files import atomic_path
 
 VARIANTS = [
     "default",
-    "default:batch_size=1",
-    "default:batch_size=4",
-    "default:learning_rate=3e-4",
-    "default:learning_rate=3e-3",
-    "default:momentum=0.0",
-    "default:decay=none",
     "seed",
+    "default:freeze_norm=1.0",
+    "default:learning_rate=3e-4",
+    "default:batch_size=4",
 ]
 
 
