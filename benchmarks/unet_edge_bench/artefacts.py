@@ -20,6 +20,7 @@ from unet_edge_runtime.spec import ModelSpec
 
 __all__ = [
     "BACKENDS",
+    "UNTIMED",
     "Artefact",
     "backend_options",
     "checkpoint_artefact",
@@ -29,12 +30,20 @@ __all__ = [
     "title_of",
 ]
 
-BACKENDS = {"torch": "checkpoint", "onnx": "onnx", "coreml": "coreml"}
+BACKENDS = {"torch": "checkpoint", "onnx": "onnx", "coreml-ref": "coreml", "coreml": "coreml"}
 """Backend -> the artefact that it runs; the first is the reference for all."""
 
-_TITLES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "coreml": "Core ML"}
+_TITLES = {
+    "torch": "PyTorch",
+    "onnx": "ONNX Runtime",
+    "coreml-ref": "Core ML (reference)",
+    "coreml": "Core ML",
+}
 
-MUST_RUN = ("torch", "onnx")  # everywhere; the others may refuse a machine
+UNTIMED = ("coreml-ref",)
+"""Proves what a file computes; how long that takes says nothing about the runtime that it stands for."""
+
+MUST_RUN = ("torch", "onnx", "coreml-ref")  # everywhere; the others may refuse a machine
 
 
 @dataclass(frozen=True)

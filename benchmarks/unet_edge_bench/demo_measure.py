@@ -15,7 +15,7 @@ from unet_edge_runtime.image import read_image
 from unet_edge_runtime.segmenter import Segmenter
 
 from .agreement import Outcome, insist_on_agreement, mask_file, overlay_file, predict_all
-from .artefacts import BACKENDS, Artefact, backend_options, open_backends
+from .artefacts import BACKENDS, UNTIMED, Artefact, backend_options, open_backends
 from .demo_folder import DemoFolder, Steps
 from .latency import measure, measure_load, total
 from .machine import available_cores, load_average
@@ -74,9 +74,10 @@ def measured_results(
     say(f"[6/6] time: single images, {threads} thread{'s' if threads > 1 else ''}")
     load = load_average()
     with steps("time"):
-        latency = _latency(plan, segmenters, pairs, threads)
+        timed = {name: segmenter for name, segmenter in segmenters.items() if name not in UNTIMED}
+        latency = _latency(plan, timed, pairs, threads)
     backends = {
-        name: {"artefact": BACKENDS[name], **outcome.to_dict(), "latency": latency[name]}
+        name: {"artefact": BACKENDS[name], **outcome.to_dict(), "latency": latency.get(name)}
         for name, outcome in outcomes.items()
     }
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -9,10 +9,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unet_edge.data.pairing import Pair
+from unet_edge_export.reference_backend import CoreMLReferenceBackend
 from unet_edge_runtime.files import atomic_path
 from unet_edge_runtime.spec import ModelSpec
 
-from .artefacts import BACKENDS, title_of
+from .artefacts import BACKENDS, UNTIMED, title_of
 from .charts import curve_charts, strip_chart
 from .demo_folder import DemoFolder
 from .latency import STAGES, Timing
@@ -22,6 +23,7 @@ __all__ = ["render", "write_page"]
 
 TEMPLATE = "page.html.j2"
 NOT_EXECUTED = "converted, not executed on this machine"
+PROVES = f"this {CoreMLReferenceBackend.proves}"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BUSY = 1.25  # load a core from which others must be at work: our own threads make 1 at most
 ROWS = 5  # images shown
@@ -56,7 +58,8 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]
     )
     spec, backends = results["spec"], results["backends"]
     colors = ["rgb({}, {}, {})".format(*info["color"]) for info in spec["classes"]]
-    strips, ticks = strip_chart({name: one["latency"]["total"] for name, one in backends.items()})
+    timed = {name: one for name, one in backends.items() if one["latency"]}
+    strips, ticks = strip_chart({name: one["latency"]["total"] for name, one in timed.items()})
     return environment.get_template(TEMPLATE).render(
         r=results,
         rows=rows,
@@ -65,6 +68,7 @@ def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]
         reference=next(iter(backends)),
         others={name: one for name, one in backends.items() if one["agreement"]},
         charts=curve_charts(results["training"], colors, spec["background"]),
+        timed=timed,
         strips=strips,
         ticks=ticks,
         stages=STAGES,
@@ -95,7 +99,8 @@ def _ranking(results: Mapping[str, Any]) -> list[str]:
     An order only where the intervals do not touch, and only of a machine that was ours: threads that wait for a core
     slow one runtime more than another.
     """
-    backends, load, cores = results["backends"], results["load"], results["machine"]["cores"]
+    backends = {name: one for name, one in results["backends"].items() if one["latency"]}
+    load, cores = results["load"], results["machine"]["cores"]
     if load is not None and load > BUSY * cores:
         return [f"The machine was busy with other work (load {load:.1f} on {cores} cores): these times rank nothing."]
     reference, *others = backends
@@ -120,11 +125,13 @@ def _artefacts(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each artefact with what became of it on this machine; those that could not be made, with the reason."""
     rows = []
     for format, artefact in results["artefacts"].items():
-        ran = [title_of(name) for name, one in results["backends"].items() if one["artefact"] == format]
+        by = [name for name, one in results["backends"].items() if one["artefact"] == format]
+        ran = [title_of(name) for name in by]
         reasons = [reason for name, reason in results["refused"].items() if BACKENDS.get(name) == format]
         status = f"executed by {' and '.join(ran)}" if ran else NOT_EXECUTED
-        rows.append({**artefact, "title": FORMATS[format], "ran": bool(ran), "status": status,
-                     "reason": "" if ran else "; ".join(reasons)})  # fmt: skip
+        # The reference interpreter speaks for the file alone, so a device that refused is still worth a word.
+        reason = "" if set(by) - set(UNTIMED) else "; ".join([*([PROVES] if by else []), *reasons])
+        rows.append({**artefact, "title": FORMATS[format], "ran": bool(ran), "status": status, "reason": reason})
     for format, note in results["notes"].items():
         rows.append({"title": FORMATS[format], "ran": False, "status": note, "reason": "", "bytes": None})
     return rows

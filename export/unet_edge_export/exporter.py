@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unet_edge.checkpoint import Checkpoint, read_checkpoint
 from unet_edge.model import UNet
-from unet_edge_runtime.backend import load_backend
+from unet_edge_runtime.backend import Backend, load_backend
 from unet_edge_runtime.errors import InputError, ModelFileError
 from unet_edge_runtime.files import atomic_path, sha256_of
 from unet_edge_runtime.scores import Agreement
-from unet_edge_runtime.spec import HEADS, ModelSpec
+from unet_edge_runtime.spec import ModelSpec
 
-from .images import choose_images
-from .parity import TOLERANCES, Tolerance, check_agreement
-from .sizes import input_size
-from .to_coreml import TARGETS, write_coreml
+from .calibrate import calibration_images
+from .compress import COMPRESSIONS, LossTolerance, tolerance_of
+from .each_size import check_each_size
+from .images import CheckImages, choose_images
+from .options import FORMATS, check_format, check_layers, choose_target, head_changes
+from .parity import Tolerance
+from .reference_backend import CoreMLReferenceBackend
+from .sizes import Size, input_sizes
+from .to_coreml import PackageOptions, write_coreml
 from .to_onnx import OPSET, write_onnx
 
-__all__ = ["FORMATS", "NOT_EXECUTED", "ExportResult", "export_model", "export_sibling"]
+__all__ = ["BY_REFERENCE", "FORMATS", "ExportResult", "export_model", "export_sibling"]
 
-FORMATS = {"onnx": ".onnx", "coreml": ".mlpackage"}
-"""Format -> suffix of its artefacts."""
 
-NOT_EXECUTED = "converted, not executed on this machine (Core ML runs on macOS only)"
+BY_REFERENCE = f"checked with the reference interpreter: it {CoreMLReferenceBackend.proves}"
 
-_PRECISIONS = {"onnx": ("fp32",), "coreml": ("fp16", "fp32")}  # the default first
 _PACKAGES = {"onnx": ("torch", "onnx", "onnxscript"), "coreml": ("torch", "coremltools")}
 
 
@@ -42,22 +44,22 @@ class ExportResult:
         path: the artefact.
         format: onnx or coreml.
         size: of the file, or of all files of the package, in bytes.
-        agreement: with PyTorch, or None where it could not be executed.
+        agreement: with PyTorch.
         tolerance: what was allowed, scaled to the logits' magnitude.
-        executed: whether the artefact was run and compared.
         spec: what is embedded in it.
-        images: what it was compared on; empty when not executed.
+        images: what it was compared on.
+        proof: what the comparison proves where that is not all; empty where the artefact's own runtime was used.
         note: what a person should know besides; may be empty.
     """
 
     path: Path
     format: str
     size: int
-    agreement: Agreement | None
+    agreement: Agreement
     tolerance: Tolerance
-    executed: bool
     spec: ModelSpec
     images: str = ""
+    proof: str = ""
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,13 +68,10 @@ class ExportResult:
             "path": str(self.path),
             "format": self.format,
             "bytes": self.size,
-            "executed": self.executed,
-            "agreement": self.agreement.to_dict() if self.agreement else None,
-            "tolerance": {
-                "max_logit_difference": self.tolerance.max_logit_difference,
-                "equal_labels": self.tolerance.equal_labels,
-            },
+            "agreement": self.agreement.to_dict(),
+            "tolerance": _tolerance(self.tolerance),
             "images": self.images,
+            "proof": self.proof,
             "note": self.note,
             "spec": self.spec.to_dict(),
         }
@@ -83,13 +82,17 @@ def export_model(
     format: str = "onnx",
     output: Path | str | None = None,
     *,
-    size: tuple[int, int] | None = None,
+    size: Size | Sequence[Size] | None = None,
     dynamic: bool = False,
     precision: str | None = None,
+    fp32_layers: Sequence[str] = (),
     head: str = "logits",
     images: list[Path] | None = None,
     scale: float | None = None,
-    target: str = "macOS14",
+    target: str | None = None,
+    compression: str | None = None,
+    calibration: list[Path] | None = None,
+    about: Mapping[str, str] | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> ExportResult:
     """Convert a checkpoint, compare the artefact with PyTorch, and only then give it its name.
@@ -100,13 +103,18 @@ def export_model(
         output: the artefact; by default beside the checkpoint, under its stem. One that exists is replaced at the
             very end, so a failed export leaves it as it was.
         size: (height, width) of the network's input, multiples of the spec's `multiple`; by default the size that
-            training used.
+            training used. Several make a Core ML package with one function each, the first the default.
         dynamic: leave batch, height and width open (ONNX only).
-        precision: fp32, or fp16 (Core ML, its default).
-        head: logits, probabilities or classmap.
+        precision: fp32, or for Core ML fp16 (its default) or mixed.
+        fp32_layers: layers that stay in fp32 at precision mixed, such as outc or up4.
+        head: logits, probabilities or classmap, or for Core ML mask-image.
         images: what to compare on; by default validation images of the run, as far as they can be reached.
         scale: image scale of a checkpoint that does not know its own.
-        target: oldest macOS for Core ML: macOS13, macOS14 or macOS15.
+        target: oldest macOS for Core ML: macOS13, macOS14, macOS15 or macOS26; by default macOS14, or what the other
+            options need.
+        compression: of a Core ML package, one of `COMPRESSIONS`.
+        calibration: images for a compression that needs them; by default training images of the run.
+        about: author, license, description and model_version to write into the artefact.
         report: is told what is being done.
 
     Raises:
@@ -116,20 +124,31 @@ def export_model(
         AgreementError: the artefact computes something else than PyTorch; nothing is left of it.
     """
     checkpoint = Path(checkpoint)
-    precision = _check_options(format, precision, head, target)
+    precision = check_format(format, precision, head, compression, fp32_layers)
     path = _check_output(checkpoint, format, output)
+    asked = _sizes(size)
+    target, target_note = choose_target(target, len(asked), compression)
     report(f"reading {checkpoint}")
     loaded = read_checkpoint(checkpoint, scale)
-    fixed, note = input_size(loaded.spec, format, size, dynamic, str(checkpoint))
-    spec = _artefact_spec(loaded, format, head=head, output_name=head, input_size=fixed, precision=precision)
+    sizes, note = input_sizes(loaded.spec, format, asked, dynamic, str(checkpoint))
+    changes: dict[str, Any] = {
+        **head_changes(loaded.spec, format, head),
+        **_size_changes(sizes),
+        "precision": precision,
+    }
+    chosen = _calibration(compression, checkpoint, loaded.spec.replace(**changes), calibration, report)
+    spec = _artefact_spec(loaded, format, {**(about or {}), **_compression(compression, chosen)}, **changes)
     model = loaded.build()
+    check_layers(model, fp32_layers)
     with atomic_path(path) as temporary:
         report(f"converting to {path.name}")
         if format == "onnx":
             write_onnx(model, spec, temporary)
         else:
-            write_coreml(model, spec, temporary, target)
+            settings = PackageOptions(target, tuple(fp32_layers), tuple(chosen.images) if chosen else ())
+            write_coreml(model, spec, temporary, settings)
         result = _verified(checkpoint, model, spec, format, temporary, images, report)
+    note = "; ".join(part for part in (note, target_note) if part)
     return ExportResult(path=path, spec=spec, note=note, format=format, size=_bytes(path), **result)
 
 
@@ -162,18 +181,16 @@ def export_sibling(
     return export_model(checkpoint, "onnx", sibling, scale=scale, report=report).path, True
 
 
-def _check_options(format: str, precision: str | None, head: str, target: str) -> str:
-    """Check what needs no file; returns the precision."""
-    if format not in FORMATS:
-        raise InputError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
-    if head not in HEADS:
-        raise InputError(f"head must be one of {', '.join(HEADS)}, not {head!r}")
-    if target not in TARGETS:
-        raise InputError(f"target must be one of {', '.join(TARGETS)}, not {target!r}")
-    allowed = _PRECISIONS[format]
-    if precision is not None and precision not in allowed:
-        raise InputError(f"{format} is exported in {' or '.join(allowed)}, not {precision}: choose another --precision")
-    return precision or allowed[0]
+def _sizes(size: Size | Sequence[Size] | None) -> list[Size]:
+    """One size, several or none, as a list."""
+    if not size:
+        return []
+    several = [size] if isinstance(size[0], int) else size
+    return [(height, width) for height, width in several]  # type: ignore[misc]
+
+
+def _size_changes(sizes: tuple[Size, ...]) -> dict[str, Any]:
+    return {"input_size": sizes[0] if sizes else None, "input_sizes": sizes if len(sizes) > 1 else ()}
 
 
 def _check_output(checkpoint: Path, format: str, output: Path | str | None) -> Path:
@@ -187,9 +204,28 @@ def _check_output(checkpoint: Path, format: str, output: Path | str | None) -> P
     return path
 
 
-def _artefact_spec(loaded: Checkpoint, format: str, **changes: Any) -> ModelSpec:
+def _calibration(
+    compression: str | None, checkpoint: Path, spec: ModelSpec, given: list[Path] | None, report: Callable[[str], None]
+) -> CheckImages | None:
+    if not compression or not COMPRESSIONS[compression].needs_images:
+        return None
+    chosen = calibration_images(checkpoint, spec, given)
+    report(f"calibrating on {chosen.origin}")
+    return chosen
+
+
+def _compression(name: str | None, chosen: CheckImages | None) -> dict[str, Any]:
+    """What the provenance tells of a compression."""
+    if not name:
+        return {}
+    images = {"calibrated_on": chosen.origin} if chosen else {}
+    return {"compression": {"name": name, "text": COMPRESSIONS[name].text, **images}}
+
+
+def _artefact_spec(loaded: Checkpoint, format: str, about: Mapping[str, Any], **changes: Any) -> ModelSpec:
     provenance = {
         **loaded.spec.provenance,
+        **about,
         "checkpoint": loaded.path.name,
         "checkpoint_sha256": sha256_of(loaded.path),
         "format": f"ONNX opset {OPSET}" if format == "onnx" else "Core ML ML Program",
@@ -214,16 +250,31 @@ def _verified(
     given: list[Path] | None,
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    tolerance = TOLERANCES[spec.precision]
-    if format == "coreml" and sys.platform != "darwin":
-        return {"agreement": None, "tolerance": tolerance, "executed": False}
     images = choose_images(checkpoint, spec, given)
     report(f"comparing with PyTorch on {images.origin}")
-    candidate = load_backend(artefact, format)
+    candidate, proof = _opened(artefact, format)
     if candidate.spec != spec:
         raise ModelFileError(f"{artefact}: the spec came back changed: this is a defect, please report it")
-    agreement, applied = check_agreement(model, candidate, images, tolerance)
-    return {"agreement": agreement, "tolerance": applied, "executed": True, "images": images.origin}
+    agreement, applied = check_each_size(model, candidate, images, tolerance_of(spec))
+    return {
+        "agreement": agreement,
+        "tolerance": applied,
+        "images": images.origin,
+        "proof": proof,
+    }
+
+
+def _opened(artefact: Path, format: str) -> tuple[Backend, str]:
+    """The artefact in its own runtime; where Core ML is not, in the reference interpreter, and what that proves."""
+    if format == "coreml" and sys.platform != "darwin":
+        return CoreMLReferenceBackend(artefact), BY_REFERENCE
+    return load_backend(artefact, format), ""
+
+
+def _tolerance(tolerance: Tolerance) -> dict[str, float]:
+    if isinstance(tolerance, LossTolerance):
+        return {"dice": tolerance.least_dice}
+    return {"max_logit_difference": tolerance.max_logit_difference, "equal_labels": tolerance.equal_labels}
 
 
 def _bytes(path: Path) -> int:

@@ -68,9 +68,11 @@ FP32 = Tolerance(max_logit_difference=1e-4, equal_labels=0.99999)
 """Two fp32 runtimes differ by the order of their sums, a few units of the 24-bit significand: 1e-4 is about a
 hundred of them at magnitude 10."""
 
-FP16 = Tolerance(max_logit_difference=0.1, equal_labels=0.999)
-"""Core ML's half precision: fp16 has 11 bits, so logits of 8 to 16 are stored in steps of 0.008, and some twenty
-layers round. Reported of devices: up to 0.1 (coremltools issue 1023). Not yet measured on a Mac by this project."""
+FP16 = Tolerance(max_logit_difference=0.3, equal_labels=0.999)
+"""Core ML's half precision: fp16 has 11 bits, so logits of 8 to 16 are stored in steps of 0.008, some twenty layers
+round, and rounded weights shift whole channels. Measured with the reference interpreter on six packages of five
+trained networks: 0.007 to 0.21 at magnitudes of 5 to 13, and 99.98 to 99.999 % equal labels. Reported of devices: up
+to 0.1 (coremltools issue 1023)."""
 
 TOLERANCES = {"fp32": FP32, "fp16": FP16}
 

@@ -1,48 +1,57 @@
-"""Which input size an artefact gets."""
+"""Which input sizes an artefact gets."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.segmenter import padded_size
 from unet_edge_runtime.spec import ModelSpec
 
-__all__ = ["input_size"]
+__all__ = ["Size", "input_sizes"]
 
 Size = tuple[int, int]
 
 
-def input_size(spec: ModelSpec, format: str, size: Size | None, dynamic: bool, origin: str) -> tuple[Size | None, str]:
-    """Decide on the size of the network's input.
+def input_sizes(
+    spec: ModelSpec, format: str, sizes: Sequence[Size], dynamic: bool, origin: str
+) -> tuple[tuple[Size, ...], str]:
+    """Decide on the sizes of the network's input.
 
     Args:
         spec: the checkpoint's; `training_sizes` and `multiple` are used.
-        format: onnx or coreml, which needs a fixed size.
-        size: (height, width) asked for.
+        format: onnx or coreml, which needs a fixed size and can have several.
+        sizes: (height, width) asked for.
         dynamic: whether every size was asked for.
         origin: the checkpoint, for messages.
 
     Returns:
-        (height, width), or None for dynamic; and a note where this was not the user's own choice.
+        One or several (height, width), none for dynamic; and a note where this was not the user's own choice.
 
     Raises:
         InputError: the wishes contradict each other or the network, or Core ML has no size to take.
     """
-    if dynamic and size:
+    sizes = tuple(dict.fromkeys(sizes))
+    if dynamic and sizes:
         raise InputError("--dynamic and --size exclude each other: leave one out")
     if dynamic and format == "coreml":
-        raise InputError("Core ML packages have a fixed size here: replace --dynamic with --size HxW")
+        raise InputError(
+            "Core ML packages have fixed sizes here: replace --dynamic with --size HxW, once or several times"
+        )
+    if len(sizes) > 1 and format == "onnx":
+        raise InputError("several sizes are for Core ML; an ONNX file takes one --size, or any size with --dynamic")
     if dynamic:
-        return None, ""
-    if size:
-        return _checked(size, spec.multiple), ""
+        return (), ""
+    if sizes:
+        return tuple(_checked(size, spec.multiple) for size in sizes), ""
     trained = list(dict.fromkeys(padded_size(one, spec.multiple) for one in spec.training_sizes))
     if len(trained) == 1:
-        return trained[0], ""
+        return (trained[0],), ""
     if format == "onnx":
         why = f"was trained at {len(trained)} sizes" if trained else "does not say its training size"
-        return None, f"the checkpoint {why}, so height and width are dynamic; --size HxW fixes them"
+        return (), f"the checkpoint {why}, so height and width are dynamic; --size HxW fixes them"
     if trained:
-        return trained[0], f"the most frequent of {len(trained)} training sizes; --size HxW chooses another"
+        return (trained[0],), f"the most frequent of {len(trained)} training sizes; --size HxW chooses another"
     example = f"{20 * spec.multiple}x{30 * spec.multiple}"
     raise InputError(
         f"{origin} does not say its training size, and Core ML needs a fixed one: "

@@ -68,6 +68,8 @@ class Backend(abc.ABC):
         expected = (len(batch), channels, *batch.shape[2:])
         if output.shape != expected:
             raise BackendError(f"{self.path}: {self.name} returned shape {output.shape}, expected {expected}")
+        if self.spec.label_values:
+            output = _labels(output, self.spec.label_values)
         return output.astype(np.float32, copy=False)
 
     @abc.abstractmethod
@@ -79,10 +81,19 @@ class Backend(abc.ABC):
         if batch.dtype != np.float32 or batch.ndim != 4 or batch.shape[1] != spec.channels or not batch.size:
             raise ValueError(f"expected (N, {spec.channels}, H, W) float32, got {batch.shape} {batch.dtype}")
         height, width = batch.shape[2:]
-        if spec.input_size and (height, width) != spec.input_size:
-            raise ValueError(f"{self.path} takes images of {spec.input_size} only, got {(height, width)}")
+        sizes = spec.input_sizes or (spec.input_size,)
+        if spec.input_size and (height, width) not in sizes:
+            listed = " or ".join(map(str, sizes))
+            raise ValueError(f"{self.path} takes images of {listed} only, got {(height, width)}")
         if height % spec.multiple or width % spec.multiple:
             raise ValueError(f"height and width must be multiples of {spec.multiple}, got {(height, width)}")
+
+
+def _labels(picture: NDArray[np.generic], values: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Labels of a picture of grey values; of a value between two, the nearest one's."""
+    distance = np.abs(np.arange(256)[:, None] - np.asarray(values))
+    table: NDArray[np.uint8] = distance.argmin(axis=1).astype(np.uint8)
+    return table[np.rint(picture).clip(0, 255).astype(np.uint8)]
 
 
 def backend_names() -> list[str]:

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
-__all__ = ["atomic_path", "sha256_of", "write_json"]
+__all__ = ["atomic_path", "cache_folder", "sha256_of", "write_json"]
 
 
 @contextlib.contextmanager
@@ -48,6 +49,16 @@ def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def cache_folder() -> Path:
+    """Where caches live: `UNET_EDGE_CACHE`, or the place that the system has for them."""
+    if chosen := os.environ.get("UNET_EDGE_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "unet-edge"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "unet-edge"
 
 
 def sha256_of(path: Path | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,6 +97,7 @@ class Agreement:
         flipped: labels that differ.
         images: images compared.
         compared_logits: False when the candidate returns labels only.
+        confusion: of the labels, the reference's being the truth.
     """
 
     max_difference: float = 0.0
@@ -104,6 +105,7 @@ class Agreement:
     flipped: int = 0
     images: int = 0
     compared_logits: bool = True
+    confusion: ConfusionMatrix = field(default_factory=lambda: ConfusionMatrix(IGNORE_LABEL), repr=False, compare=False)
 
     def add(
         self,
@@ -131,6 +133,12 @@ class Agreement:
         self.pixels += reference_labels.size
         self.flipped += int((reference_labels != candidate_labels).sum())
         self.images += 1
+        self.confusion.add(reference_labels, candidate_labels)
+
+    @property
+    def dice(self) -> float | None:
+        """Mean Dice of the classes that occur, the reference's labels being the truth; None where nothing was added."""
+        return self.confusion.mean(self.confusion.dice)
 
     @property
     def equal_labels(self) -> float:
@@ -142,6 +150,7 @@ class Agreement:
         return {
             "max_logit_difference": self.max_difference if self.compared_logits else None,
             "equal_labels": self.equal_labels,
+            "dice": self.dice,
             "images": self.images,
             "pixels": self.pixels,
         }

@@ -11,7 +11,16 @@ from typing import Any
 
 from .errors import ModelFileError
 
-__all__ = ["IGNORE_LABEL", "MAX_VALUE", "METADATA_KEY", "ClassInfo", "MaskValue", "ModelSpec", "class_color"]
+__all__ = [
+    "IGNORE_LABEL",
+    "MAX_VALUE",
+    "METADATA_KEY",
+    "ClassInfo",
+    "MaskValue",
+    "ModelSpec",
+    "class_color",
+    "function_name",
+]
 
 METADATA_KEY = "unet_edge.spec"
 """The one key under which the spec is embedded in ONNX `metadata_props` and in Core ML user-defined metadata."""
@@ -55,6 +64,11 @@ def class_color(index: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
+def function_name(size: tuple[int, int]) -> str:
+    """The name of the function for one (height, width) in a package with several input sizes: "size_320x480"."""
+    return f"size_{size[0]}x{size[1]}"
+
+
 @dataclass(frozen=True)
 class ClassInfo:
     """One class: its name, how it stands in mask files, and the colour (RGB) that pictures show it in."""
@@ -85,6 +99,9 @@ class ModelSpec:
         input_name: name of the graph's input.
         output_name: name of the graph's output.
         input_size: (height, width) of a graph with a fixed size, else None.
+        input_sizes: all sizes of a package that has one function a size, the default's first; empty otherwise.
+        label_values: grey value (0..255) of each label in the picture that a class-map graph returns; empty where
+            it returns labels.
         precision: precision of the graph's arithmetic: fp32 or fp16.
         bits: of the numbers in the training images: 8, 16, or 32 for floats; an 8-bit picture input needs 8.
         training_sizes: (height, width) of network inputs seen in training, the most frequent first.
@@ -107,6 +124,8 @@ class ModelSpec:
     input_name: str = "image"
     output_name: str = "logits"
     input_size: tuple[int, int] | None = None
+    input_sizes: tuple[tuple[int, int], ...] = ()
+    label_values: tuple[int, ...] = ()
     precision: str = "fp32"
     bits: int = 8
     training_sizes: tuple[tuple[int, int], ...] = ()
@@ -145,13 +164,21 @@ class ModelSpec:
             self.background is None or (_is_whole(self.background) and self.background in labels),
             "background must be one of the labels",
         )
-        for size in (*self.training_sizes, *([] if self.input_size is None else [self.input_size])):
-            _require(_is_size(size), f"impossible size {size}")
-        _require(
-            self.input_size is None or not any(side % self.multiple for side in self.input_size),
-            f"input size {self.input_size} is no multiple of {self.multiple}",
-        )
+        self._check_sizes()
         self._check_classes()
+
+    def _check_sizes(self) -> None:
+        fixed = (*self.input_sizes, *([] if self.input_size is None else [self.input_size]))
+        for size in (*self.training_sizes, *fixed):
+            _require(_is_size(size), f"impossible size {size}")
+        for size in fixed:
+            _require(
+                not any(side % self.multiple for side in size), f"input size {size} is no multiple of {self.multiple}"
+            )
+        _require(
+            not self.input_sizes or self.input_size in self.input_sizes, "the input size is none of the input sizes"
+        )
+        _require(len(set(self.input_sizes)) == len(self.input_sizes), "two input sizes are the same")
 
     def _check_classes(self) -> None:
         values = [info.value for info in self.classes]
@@ -164,6 +191,15 @@ class ModelSpec:
         _require(self.ignore_value not in values, f"the value to ignore, {self.ignore_value}, is that of a class")
         _require(
             self.ignore_value is None or _is_mask_value(self.ignore_value), f"{self.ignore_value!r} is no mask value"
+        )
+        _require(
+            not self.label_values or (self.head == "classmap" and len(self.label_values) == len(values)),
+            "label values belong to a class map, one a class",
+        )
+        grey = all(_is_whole(value) and 0 <= value <= 255 for value in self.label_values)
+        _require(
+            grey and len(set(self.label_values)) == len(self.label_values),
+            "label values must be 0 to 255, all different",
         )
 
     @property

@@ -68,8 +68,9 @@ def test_it_shows_what_was_found(page, results):
     for step in results["commands"]:
         assert step["command"] in text
     assert "a quick look on this machine, 1 thread, not a benchmark" in text.lower()
+    assert "Core ML: executed by Core ML (reference)" in text.replace(" :", ":")
     if "coreml" not in results["backends"]:
-        assert "Core ML : converted, not executed on this machine" in text
+        assert "this proves the file, not the device's arithmetic; Core ML runs on macOS only" in text
 
 
 def test_names_are_escaped(results):

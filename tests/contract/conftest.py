@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 
-from unet_edge_runtime import coreml_backend, load_backend
-from unet_edge_runtime.spec import METADATA_KEY
+from tests.mac import make_fake_package, pretend_mac
+from unet_edge_runtime import load_backend
 
 SIZE = (32, 48)  # of the kinds that have one
 
@@ -94,59 +91,17 @@ def onnx_fixed_case(onnx_fixed, foreign_onnx, **_):
 
 
 def coreml_case(kind):
-    """A package that the stand-in for coremltools opens: the network's file inside a folder."""
+    """A package that the stand-in for coremltools opens: the network as ONNX inside a folder."""
 
-    def make(checkpoint, tmp_path, monkeypatch, **_):
-        def package(name, metadata):
-            folder = tmp_path / name
-            folder.mkdir()
-            (folder / "model").write_bytes(checkpoint.read_bytes())
-            (folder / "metadata").write_text(metadata)
-            return folder
-
+    def make(checkpoint, onnx_fixed, tmp_path, monkeypatch, **_):
         spec = load_backend(checkpoint).spec.replace(input_size=SIZE)
-        monkeypatch.setitem(sys.modules, "coremltools", fake_coremltools(kind))
-        monkeypatch.setattr(coreml_backend, "sys", SimpleNamespace(platform="darwin"))
-        return Case("coreml", package("a.mlpackage", spec.to_json()), package("b.mlpackage", ""), SIZE)
+        network = onnx_fixed.read_bytes()
+        pretend_mac(monkeypatch, tmp_path / "cache")
+        package = make_fake_package(tmp_path / "a.mlpackage", network, spec, kind)
+        foreign = make_fake_package(tmp_path / "b.mlpackage", network, spec, kind, metadata=False)
+        return Case("coreml", package, foreign, SIZE)
 
     return make
-
-
-def fake_coremltools(kind):
-    """What `CoreMLBackend` uses of coremltools on a Mac, with PyTorch where Core ML would be.
-
-    Its contract is Apple's: a picture comes as a PIL image of the input's mode, and numpy is refused there.
-    """
-
-    class MLModel:
-        def __init__(self, path, compute_units):
-            from unet_edge.checkpoint import load_model
-
-            self.network, self.spec = load_model(Path(path) / "model")
-            text = (Path(path) / "metadata").read_text()
-            self.user_defined_metadata = {METADATA_KEY: text} if text else {}
-            assert compute_units == "CPU_AND_NE"
-
-        def get_spec(self):
-            described = SimpleNamespace(type=SimpleNamespace(WhichOneof=lambda group: kind))
-            return SimpleNamespace(description=SimpleNamespace(input=[described]))
-
-        def predict(self, inputs):
-            import torch
-            from PIL import Image
-
-            value = inputs["image"]
-            if kind == "imageType":
-                if not isinstance(value, Image.Image) or value.mode != "RGB":
-                    raise TypeError("Image input must be a PIL image of mode RGB")
-                value = np.moveaxis(np.asarray(value), 2, 0)[None] / np.float32(255)
-            with torch.inference_mode():
-                return {"logits": self.network(torch.from_numpy(np.ascontiguousarray(value))).numpy()}
-
-    module = ModuleType("coremltools")
-    module.models = SimpleNamespace(MLModel=MLModel)
-    module.ComputeUnit = SimpleNamespace(CPU_ONLY="CPU_ONLY", CPU_AND_NE="CPU_AND_NE", ALL="ALL")
-    return module
 
 
 CASES = {

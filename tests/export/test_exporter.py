@@ -35,7 +35,6 @@ def test_onnx_agrees_with_torch(make_checkpoint, photos, up, channels, outputs, 
     result = export_model(checkpoint, head=head, images=photos, dynamic=head != "classmap")
     assert result.path == checkpoint.with_suffix(".onnx")
     assert result.size == result.path.stat().st_size
-    assert result.executed
     assert result.agreement.equal_labels >= 0.99999
     assert result.agreement.max_difference <= 1e-4
     assert result.agreement.images == len(photos) + (head != "classmap")
@@ -63,20 +62,45 @@ def test_provenance(make_checkpoint, photos):
     assert made["scores"] == {"dice": 0.5}, "what training wrote stays"
 
 
-def test_core_ml_off_macos_says_that_it_did_not_run(make_checkpoint, monkeypatch):
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_core_ml_off_macos_is_checked_with_the_reference_interpreter(make_checkpoint, photos, monkeypatch, precision):
     ct = pytest.importorskip("coremltools", reason="coremltools has no wheel for this machine")
     monkeypatch.setattr(sys, "platform", "linux")
     checkpoint = make_checkpoint()
-    result = export_model(checkpoint, "coreml")
+    result = export_model(checkpoint, "coreml", images=photos, precision=precision)
     assert result.path == checkpoint.with_suffix(".mlpackage")
-    assert not result.executed
-    assert result.agreement is None
+    assert result.images == "2 given images"
+    assert result.proof == "checked with the reference interpreter: it proves the file, not the device's arithmetic"
+    assert result.to_dict()["proof"] == result.proof
+    assert 0 < result.agreement.max_difference < (0.05 if precision == "fp16" else 1e-4)
+    assert result.agreement.images == 2
     assert result.size > 1000
-    assert result.spec.precision == "fp16"
+    assert result.spec.precision == precision
     text = ct.models.MLModel(str(result.path), skip_model_load=True).user_defined_metadata[METADATA_KEY]
     assert ModelSpec.from_json(text) == result.spec
-    assert export_model(checkpoint, "coreml", precision="fp32").spec.precision == "fp32", "replaces the package"
+    before = result.path.stat().st_ino
+    assert export_model(checkpoint, "coreml", images=photos).path.stat().st_ino != before, "replaces the package"
     assert [path.name for path in checkpoint.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_package_that_computes_something_else_is_not_kept(make_checkpoint, photos, monkeypatch):
+    pytest.importorskip("coremltools", reason="coremltools has no wheel for this machine")
+    monkeypatch.setattr(sys, "platform", "linux")
+    checkpoint = make_checkpoint()
+    real = exporter.write_coreml
+
+    def wrong(model, *args):
+        other = copy.deepcopy(model)
+        with torch.no_grad():
+            other.outc.conv.bias[0] += 1
+        real(other, *args)
+
+    monkeypatch.setattr(exporter, "write_coreml", wrong)
+    with pytest.raises(
+        AgreementError, match="coreml-ref artefact does not agree with PyTorch on 2 given images: largest"
+    ):
+        export_model(checkpoint, "coreml", images=photos)
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["best.pth"]
 
 
 @pytest.mark.parametrize(("noise", "fails"), [(0.01, False), (5.0, True)])
@@ -106,7 +130,6 @@ def test_core_ml_on_macos_is_executed_and_compared(make_checkpoint, photos, monk
         assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["best.pth"]
     else:
         result = export_model(checkpoint, "coreml", images=photos)
-        assert result.executed
         assert 0 < result.agreement.max_difference < 0.1
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unet_edge.checkpoint import class_infos
-from unet_edge_export.graph import ExportGraph, fold_batch_norm
+from unet_edge_export.graph import HEAD_LAYER, ExportGraph, fold_batch_norm, layer_names, trace
 from unet_edge_runtime.spec import ModelSpec
 
 from .conftest import lively_model
@@ -74,3 +74,53 @@ def test_classmap_of_four_classes():
         got = ExportGraph(model, spec_for(4, head="classmap"), torch.int32)(x)
     assert got.dtype == torch.int32
     assert (got == expected).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("head", ["logits", "classmap"])
+def test_pixels_are_taken_as_they_are(head):
+    model, spec = lively_model(), spec_for(2, head=head)
+    pixels = torch.randint(0, 256, (1, 3, 64, 64)).float()
+    with torch.no_grad():
+        expected = ExportGraph(model, spec)(pixels / 255)
+        got = ExportGraph(model, spec, pixels=True)(pixels)
+    if head == "logits":
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
+    assert (got.float().argmax(1) == expected.float().argmax(1)).float().mean() > 0.999
+    graph = trace(ExportGraph(model, spec, pixels=True), 3, (64, 64)).graph
+    assert not [node.name for node in graph.nodes if "mul" in node.name or "div" in node.name], "no operation is added"
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_a_class_map_as_a_plane(outputs):
+    x = torch.linspace(0, 1, 48).expand(1, 3, 32, 48)
+    model, spec = lively_model(outputs=outputs), spec_for(outputs, head="classmap", threshold=0.3)
+    with torch.no_grad():
+        labels = ExportGraph(model, spec, torch.int32)(x)
+        plane = ExportGraph(model, spec, torch.int32, plane=True)(x)
+    assert plane.dtype == torch.int32
+    assert torch.equal(plane, labels[0, 0])
+    assert outputs == 2 or len(plane.unique()) > 1
+
+
+@pytest.mark.parametrize(
+    ("outputs", "values"),
+    [(1, (0, 255)), (2, (0, 255)), (2, (7, 3)), (3, (0, 1, 2)), (3, (5, 105, 205)), (4, (0, 128, 64, 255))],
+)
+def test_a_picture_of_mask_values(outputs, values):
+    model, spec = lively_model(outputs=outputs), spec_for(outputs, head="classmap")
+    x = torch.linspace(0, 1, 64).expand(1, 3, 64, 64)
+    with torch.no_grad():
+        labels = ExportGraph(model, spec)(x)
+        picture = ExportGraph(model, spec.replace(label_values=values))(x)
+    expected = torch.tensor(values).float()[labels.long()]
+    assert torch.equal(picture, expected)
+    assert len(labels.unique()) > 1
+
+
+def test_every_operation_knows_its_layer():
+    program = trace(ExportGraph(lively_model(), spec_for(2, head="probabilities")), 3, (32, 32))
+    layers = layer_names(program)
+    operations = [node.name for node in program.graph.nodes if node.op == "call_function"]
+    assert list(layers) == operations
+    assert set(layers.values()) >= {"inc.double_conv.0", "down1.maxpool_conv.0", "up1", "up1.up", "outc.conv"}
+    assert [name for name, layer in layers.items() if layer == HEAD_LAYER] == ["softmax"]

@@ -18,6 +18,8 @@ COMMANDS = {
     "export": "Convert a checkpoint to ONNX or Core ML and check that it agrees.",
     "predict": "Write masks for images.",
     "inspect": "Show everything that a model knows about itself.",
+    "lint": "Check a Core ML package against the rules of the Neural Engine.",
+    "mac-report": "On a Mac: run a Core ML package on every compute unit and write down everything.",
     "data": "Check a data set, or make the sample one.",
     "demo": "Train, export, predict and compare on real images, and show it on one page.",
 }
@@ -35,7 +37,7 @@ class LazyGroup(click.Group):
         if name not in COMMANDS:
             return None
         try:
-            module = importlib.import_module(f"unet_edge.cli.{name}")
+            module = importlib.import_module(f"unet_edge.cli.{name.replace('-', '_')}")
         except ModuleNotFoundError as error:
             raise _missing(error, name) from None
         command: click.Command = module.command

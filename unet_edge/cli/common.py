@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["EXISTING_FOLDER", "MODEL_FILE", "SizeType", "echo_json", "say", "track"]
+__all__ = ["COMPUTE_UNITS", "EXISTING_FOLDER", "MODEL_FILE", "SizeType", "echo_json", "say", "track"]
 
 T = TypeVar("T")
 
 MODEL_FILE = click.Path(exists=True, path_type=Path)
+COMPUTE_UNITS = click.Choice(["cpu", "gpu", "ane", "all"])
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 

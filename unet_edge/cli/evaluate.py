@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import EXISTING_FOLDER, MODEL_FILE, echo_json, track
+from .common import COMPUTE_UNITS, EXISTING_FOLDER, MODEL_FILE, echo_json, track
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -24,6 +24,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--threshold", "-t", type=float, help="Probability for class 1 of a two-class model.")
 @click.option("--scale", "-s", type=float, help="Image scale of a checkpoint that does not know its own.")
 @click.option("--device", help="For torch: auto, cpu, cuda or mps.")
+@click.option("--compute-units", type=COMPUTE_UNITS, help="For coreml.  [default: ane: CPU and Neural Engine]")
 @click.option("--include-background", is_flag=True, help="Count the background class in the means.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def command(
@@ -40,6 +41,7 @@ def command(
     as_json: bool,
     scale: float | None,
     device: str | None,
+    compute_units: str | None,
 ) -> None:
     """Score MODEL on images with masks: Dice and IoU per class, at the masks' own resolution.
 
@@ -49,7 +51,8 @@ def command(
     from unet_edge.evaluation import scores_of
     from unet_edge_runtime.segmenter import Segmenter
 
-    options: dict[str, Any] = {k: v for k, v in {"scale": scale, "device": device}.items() if v is not None}
+    given = {"scale": scale, "device": device, "compute_units": compute_units}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     pairs = _pairs(images, masks, run, mask_suffix, list_file, group_by)
     segmenter = Segmenter.open(model, backend, threshold, **options)
     scores = scores_of(segmenter, pairs, include_background, lambda items: track(items, "evaluate", len(items)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import MODEL_FILE, echo_json, say, track
+from .common import COMPUTE_UNITS, MODEL_FILE, echo_json, say, track
 
 if TYPE_CHECKING:
     from unet_edge_runtime.segmenter import Segmentation
@@ -35,6 +35,7 @@ WRITTEN = ("_OUT", "_OVERLAY", "_VIZ", "_PROB")  # endings of our own outputs, n
 @click.option("--scale", "-s", type=float, help="Image scale of a checkpoint that does not know its own.")
 @click.option("--skip-existing", is_flag=True, help="Leave out inputs whose mask is there already.")
 @click.option("--device", help="For torch: auto, cpu, cuda or mps.")
+@click.option("--compute-units", type=COMPUTE_UNITS, help="For coreml.  [default: ane: CPU and Neural Engine]")
 @click.option("--json", "as_json", is_flag=True, help="Print what was written as JSON.")
 def command(
     inputs: tuple[Path, ...],
@@ -50,6 +51,7 @@ def command(
     scale: float | None,
     skip_existing: bool,
     device: str | None,
+    compute_units: str | None,
     as_json: bool,
 ) -> None:
     """Write masks for INPUTS: image files, folders of images, or quoted patterns.
@@ -62,7 +64,8 @@ def command(
 
     images = _expand([*inputs, *more_inputs])
     jobs = list(zip(images, _targets(images, outputs), strict=True))
-    options: dict[str, Any] = {k: v for k, v in {"scale": scale, "device": device}.items() if v is not None}
+    given = {"scale": scale, "device": device, "compute_units": compute_units}
+    options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     segmenter = Segmenter.open(*_resolve(model, backend, options), threshold=threshold, **options)
     if skip_existing:
         jobs = [(image, target) for image, target in jobs if not target.exists()]

@@ -6,28 +6,17 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import PIL
 
 from unet_edge_runtime.errors import UnetEdgeError
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import atomic_path, cache_folder
 
-__all__ = ["FactsCache", "cache_folder"]
+__all__ = ["FactsCache"]
 
 VERSION = 2
-
-
-def cache_folder() -> Path:
-    """Where caches live: `UNET_EDGE_CACHE`, or the place that the system has for them."""
-    if chosen := os.environ.get("UNET_EDGE_CACHE"):
-        return Path(chosen)
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "unet-edge"
-    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises where there is none
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "unet-edge"
 
 
 class FactsCache:

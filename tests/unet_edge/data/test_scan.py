@@ -427,7 +427,7 @@ def test_an_unwritable_cache_is_done_without(data_set, tmp_path, monkeypatch):
 )
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
 def test_place_of_the_cache(monkeypatch, variables, expected, platform):
-    from unet_edge.data.cache import cache_folder
+    from unet_edge_runtime.files import cache_folder
 
     monkeypatch.setattr("sys.platform", platform)
     for name in ("UNET_EDGE_CACHE", "XDG_CACHE_HOME"):
