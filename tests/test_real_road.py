@@ -11,6 +11,7 @@ from PIL import Image
 from unet_edge.cli import main
 from unet_edge.training.config import TrainConfig
 from unet_edge.training.start import DataConfig, NetworkConfig, train
+from unet_edge_runtime.segmenter import Segmenter
 
 
 def some(source: Path, target: Path, count: int, step: int) -> Path:
@@ -27,14 +28,20 @@ def run(*arguments: object) -> str:
     return result.stdout
 
 
-@pytest.fixture(scope="module")
-def roads(real_data, tmp_path_factory) -> Path:
-    """A run on CamVid: eleven classes, none of them a background, void ignored."""
+@pytest.fixture(scope="module", params=["transposed", "bilinear"])
+def roads(request, real_data, tmp_path_factory) -> Path:
+    """A run on CamVid with each decoder: eleven classes, none of them a background, void ignored."""
     folder = tmp_path_factory.mktemp("roads")
     parts = {"images": real_data / "camvid" / "train" / "images", "masks": real_data / "camvid" / "train" / "masks"}
     images, masks = (some(source, folder / name, 24, 12) for name, source in parts.items())
     data = DataConfig(images, masks, ignore=11, has_background=False, validation=25)
-    train(data, folder / "run", NetworkConfig(8, 4, scale=0.5), TrainConfig(epochs=2, batch_size=2), "cpu")
+    train(
+        data,
+        folder / "run",
+        NetworkConfig(8, 4, request.param == "bilinear", scale=0.5),
+        TrainConfig(epochs=2, batch_size=2),
+        "cpu",
+    )
     return folder
 
 
@@ -78,3 +85,28 @@ def test_near_duplicates_stay_on_one_side(real_data, tmp_path):
     sides = [{pair["name"].split("_")[0] for pair in split[side]} for side in ("train", "val")]
     assert sides[1] == set((cars / "val_cars.txt").read_text().split())
     assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("precision", ["stored", "ideal"])
+def test_a_core_ml_file_in_fp32_computes_what_pytorch_does(roads, tmp_path, precision):
+    checkpoint, package = roads / "run" / "best.pth", tmp_path / "model.mlpackage"
+    run("export", checkpoint, "--format", "coreml", "--precision", "fp32", "-o", package)
+    candidate = Segmenter.open(package, "coreml-ref", precision=precision)
+    reference = Segmenter.open(checkpoint)
+    for image in sorted((roads / "images").iterdir())[:6]:
+        ours, theirs = candidate.segment(image), reference.segment(image)
+        assert np.abs(ours.output - theirs.output).max() <= 1e-5 * np.abs(theirs.output).max()
+        # So short a training leaves classes that tie to the last bit; one pixel an image may fall either way.
+        assert (ours.labels != theirs.labels).sum() <= 1
+
+
+def test_a_core_ml_file_in_fp16_scores_what_pytorch_does(roads, tmp_path):
+    checkpoint, package = roads / "run" / "best.pth", tmp_path / "model.mlpackage"
+    report = json.loads(run("export", checkpoint, "--format", "coreml", "-o", package, "--json"))["artefacts"][0]
+    assert "proves the file, not the device's arithmetic" in report["proof"]
+    assert report["agreement"]["equal_labels"] >= 0.999
+    folders = ["--images", roads / "images", "--masks", roads / "masks", "--json"]
+    here = json.loads(run("evaluate", checkpoint, *folders))
+    there = json.loads(run("evaluate", package, "--backend", "coreml-ref", *folders))
+    assert there["backend"] == "coreml-ref"
+    assert there["dice"] == pytest.approx(here["dice"], abs=1e-3)

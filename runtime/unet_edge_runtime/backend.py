@@ -38,11 +38,13 @@ class Backend(abc.ABC):
 
     Attributes:
         name: what `--backend` calls it.
+        proves: what its results stand for where that is not the runtime itself; else empty.
         spec: how the model's images and masks are to be treated.
         path: the model's file.
     """
 
     name: ClassVar[str]
+    proves: ClassVar[str] = ""
     spec: ModelSpec
     path: Path
 

@@ -6,14 +6,31 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-__all__ = ["COMPUTE_UNITS", "EXISTING_FOLDER", "MODEL_FILE", "SizeType", "echo_json", "say", "track"]
+__all__ = [
+    "BACKEND_HELP",
+    "COMPUTE_UNITS",
+    "EXISTING_FOLDER",
+    "MODEL_FILE",
+    "SizeType",
+    "echo_json",
+    "say",
+    "tell_what_it_proves",
+    "track",
+]
+
+if TYPE_CHECKING:
+    from unet_edge_runtime.backend import Backend
 
 T = TypeVar("T")
 
+BACKEND_HELP = (
+    "torch, onnx, coreml (on a Mac), or coreml-ref: a Core ML package on any machine, which proves the file, not the "
+    "device's arithmetic.  [default: by the model's kind]"
+)
 MODEL_FILE = click.Path(exists=True, path_type=Path)
 COMPUTE_UNITS = click.Choice(["cpu", "gpu", "ane", "all"])
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -48,6 +65,12 @@ def track(
 def say(message: str) -> None:
     """A line for people, on standard error, so that standard output stays for results."""
     click.echo(message, err=True)
+
+
+def tell_what_it_proves(backend: Backend) -> None:
+    """A line on what a backend's results stand for, where that is not the runtime itself."""
+    if backend.proves:
+        say(f"{backend.name} {backend.proves}")
 
 
 def echo_json(value: Any) -> None:

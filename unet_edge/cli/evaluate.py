@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .common import COMPUTE_UNITS, EXISTING_FOLDER, MODEL_FILE, echo_json, track
+from .common import BACKEND_HELP, COMPUTE_UNITS, EXISTING_FOLDER, MODEL_FILE, echo_json, tell_what_it_proves, track
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -20,7 +20,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--mask-suffix", help="What masks have after the image's name.  [default: found by itself]")
 @click.option("--list", "list_file", type=FILE, help="File with the names (or groups) to score; by default all.")
 @click.option("--group-by", metavar="REGEX", help="How the list's groups are found in names, as in train.")
-@click.option("--backend", help="torch, onnx, coreml, ...  [default: by the model's kind]")
+@click.option("--backend", metavar="NAME", help=BACKEND_HELP)
 @click.option("--threshold", "-t", type=float, help="Probability for class 1 of a two-class model.")
 @click.option("--scale", "-s", type=float, help="Image scale of a checkpoint that does not know its own.")
 @click.option("--device", help="For torch: auto, cpu, cuda or mps.")
@@ -55,6 +55,7 @@ def command(
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     pairs = _pairs(images, masks, run, mask_suffix, list_file, group_by)
     segmenter = Segmenter.open(model, backend, threshold, **options)
+    tell_what_it_proves(segmenter.backend)
     scores = scores_of(segmenter, pairs, include_background, lambda items: track(items, "evaluate", len(items)))
     if as_json:
         echo_json(scores)

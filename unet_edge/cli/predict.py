@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import COMPUTE_UNITS, MODEL_FILE, echo_json, say, track
+from .common import BACKEND_HELP, COMPUTE_UNITS, MODEL_FILE, echo_json, say, tell_what_it_proves, track
 
 if TYPE_CHECKING:
     from unet_edge_runtime.segmenter import Segmentation
@@ -26,7 +26,7 @@ WRITTEN = ("_OUT", "_OVERLAY", "_VIZ", "_PROB")  # endings of our own outputs, n
 @click.option(
     "--output", "-o", "outputs", multiple=True, type=PATH, help="Folder for the masks, or a file for each input."
 )
-@click.option("--backend", help="torch, onnx, coreml, ...  [default: by the model's kind]")
+@click.option("--backend", metavar="NAME", help=BACKEND_HELP)
 @click.option("--overlay", is_flag=True, help="Also write <stem>_OVERLAY.png: the image, tinted.")
 @click.option("--viz", "-v", is_flag=True, help="Also write <stem>_VIZ.png: image, mask and overlay side by side.")
 @click.option("--probabilities", is_flag=True, help="Also write <stem>_PROB.npy: (classes, H, W) float16.")
@@ -67,6 +67,7 @@ def command(
     given = {"scale": scale, "device": device, "compute_units": compute_units}
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     segmenter = Segmenter.open(*_resolve(model, backend, options), threshold=threshold, **options)
+    tell_what_it_proves(segmenter.backend)
     if skip_existing:
         jobs = [(image, target) for image, target in jobs if not target.exists()]
     written: list[dict[str, str]] = []
