@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unet_edge_runtime.errors import ModelFileError
+from unet_edge_runtime.errors import InputError, ModelFileError
 from unet_edge_runtime.files import atomic_path
 from unet_edge_runtime.spec import ClassInfo, MaskValue, ModelSpec, class_color
 
@@ -68,7 +69,10 @@ def save_checkpoint(path: Path, model: UNet, spec: ModelSpec, state: Mapping[str
         "state": dict(state),
     }
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except (RuntimeError, OSError) as error:  # a full disk is a RuntimeError here
+            raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]}): make room there") from None
 
 
 def read_checkpoint(path: Path | str, scale: float | None = None) -> Checkpoint:
@@ -92,6 +96,7 @@ def read_checkpoint(path: Path | str, scale: float | None = None) -> Checkpoint:
         raise ModelFileError(f"{path}: made by a newer unet-edge: upgrade unet-edge to read it")
     try:
         weights, spec = content["weights"], ModelSpec.from_json(content["spec"], str(path))
+        _check_storage(weights, path)
         config = UNetConfig.from_state_dict(weights, str(path))
         state = dict(content["state"])
     except (KeyError, TypeError, AttributeError):
@@ -119,6 +124,17 @@ def class_infos(values: list[MaskValue], names: list[str] | None = None) -> tupl
     )
 
 
+def _check_storage(weights: Mapping[str, Tensor], path: Path) -> None:
+    """A tensor's shape may claim far more than the file holds (a stride of 0): building it would take all memory."""
+    for name, value in weights.items():
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_quantized
+        if not plain or value.is_complex():
+            raise ModelFileError(f"{path}: {name} is no plain tensor: use another copy")
+    held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in weights.values()}
+    if sum(held.values()) < sum(value.numel() * value.element_size() for value in weights.values()):
+        raise ModelFileError(f"{path}: claims more weights than it holds: use another copy")
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
@@ -126,6 +142,11 @@ def _load(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path}: no such checkpoint") from None
     # The unpickler raises whatever a damaged file makes it stumble over.
     except Exception as error:
+        with contextlib.suppress(OSError), path.open("rb") as stream:
+            if stream.read(2) not in (b"PK", b"\x80\x02"):  # a zip archive, or an old-style pickle
+                raise ModelFileError(
+                    f"{path}: is no PyTorch checkpoint: give a .pth of unet-edge or milesial"
+                ) from None
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelFileError(
             f"{path}: not a checkpoint of tensors and plain data ({reason[:120]}): use another copy"
@@ -142,6 +163,7 @@ def _milesial(path: Path, content: dict[str, Any], scale: float) -> Checkpoint:
             f"{path}: not a checkpoint of this U-Net (its entries: {', '.join(list(weights)[:4])}): "
             "give one of unet-edge or of milesial/Pytorch-UNet"
         )
+    _check_storage(weights, path)
     config = UNetConfig.from_state_dict(weights, str(path))
     count = max(2, config.classes)
     values = _mask_values(content.get("mask_values"), count, path)

@@ -176,6 +176,8 @@ def export_sibling(
             spec = load_backend(sibling, "onnx").spec
         except ModelFileError as error:
             raise ModelFileError(f"{error}: the export of {checkpoint} belongs there, so move it away") from None
+        if spec.head != "logits":
+            raise ModelFileError(f"{sibling}: returns a {spec.head}, not logits: give it with -m, or move it away")
         if spec.provenance.get("checkpoint_sha256") == sha256_of(checkpoint) and spec.scale == wanted.scale:
             return sibling, False
     return export_model(checkpoint, "onnx", sibling, scale=scale, report=report).path, True

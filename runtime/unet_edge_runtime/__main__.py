@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import UnetEdgeError
 from .segmenter import Segmenter
+from .targets import mask_targets
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,11 +21,11 @@ def main(arguments: list[str] | None = None) -> int:
     failed = 0
     try:
         segmenter = Segmenter.open(options.model)
+        targets = mask_targets(options.images, [options.output] if options.output else [])
     except UnetEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for image in options.images:
-        target = (options.output or image.parent) / f"{image.stem}_OUT.png"
+    for image, target in zip(options.images, targets, strict=True):
         try:
             segmenter.segment(image).save(target)
             print(target)

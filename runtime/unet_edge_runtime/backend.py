@@ -20,6 +20,14 @@ __all__ = ["Backend", "backend_for", "backend_names", "load_backend"]
 
 ENTRY_POINTS = "unet_edge.backends"
 
+# As in pyproject.toml; strings, so that nothing of a higher floor is imported here.
+_OURS = {
+    "onnx": "unet_edge_runtime.onnx_backend:OnnxBackend",
+    "coreml": "unet_edge_runtime.coreml_backend:CoreMLBackend",
+    "torch": "unet_edge.torch_backend:TorchBackend",
+    "coreml-ref": "unet_edge_export.reference_backend:CoreMLReferenceBackend",
+}
+
 _BY_SUFFIX = {
     ".onnx": "onnx",
     ".mlpackage": "coreml",
@@ -100,7 +108,15 @@ def _labels(picture: NDArray[np.generic], values: tuple[int, ...]) -> NDArray[np
 
 def backend_names() -> list[str]:
     """Names of all installed backends, sorted."""
-    return sorted({point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS)})
+    return sorted({point.name for point in _entry_points()})
+
+
+def _entry_points() -> list[importlib.metadata.EntryPoint]:
+    """The installed backends, and ours by name where nothing was installed, as in a copy on PYTHONPATH."""
+    installed = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
+    names = {point.name for point in installed}
+    ours = [importlib.metadata.EntryPoint(name, where, ENTRY_POINTS) for name, where in _OURS.items()]
+    return [*installed, *(point for point in ours if point.name not in names)]
 
 
 def backend_for(path: Path | str) -> str:
@@ -133,7 +149,7 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
         MissingExtraError: a package that it needs is not installed.
     """
     name = name or backend_for(path)
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+    for point in _entry_points():
         if point.name == name:
             try:
                 backend_class = point.load()

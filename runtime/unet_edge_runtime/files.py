@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     target = Path(target)
     if target.is_dir() and not target.suffix:
         raise InputError(f"cannot write {target}: it is a folder; choose another output")
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:40]}.{os.getpid()}.{secrets.token_hex(4)}.tmp{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(target.parent, os.W_OK):

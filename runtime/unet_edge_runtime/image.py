@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_image", "decode", "image_files", "is_image_file", "read_image", "read_npy", "to_uint8", "with_channels"]
 
+MAX_FLOAT = 16.0  # standardised images stay below; 0..255 or 0..65535 saved as float do not
 MAX_PIXELS = 1 << 28  # 268 million: 16384 x 16384; a bound on what a hostile header can make us allocate
 
 # Pillow modes that already are what a network wants; every other one is converted to the nearest of them.
@@ -81,6 +82,11 @@ def as_image(array: NDArray[np.generic], origin: Path | str = "the image") -> ND
             array = np.ascontiguousarray(array, dtype=np.float32)
         if not np.isfinite(array).all():
             raise InputError(f"{origin}: holds NaN or infinite values: repair the file")
+        if array.size and np.abs(array).max() > MAX_FLOAT:
+            raise InputError(
+                f"{origin}: float values up to {np.abs(array).max():g}; floats are taken as they are, in [0, 1]: "
+                "divide them by their range, or save uint8 or uint16"
+            )
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * 255

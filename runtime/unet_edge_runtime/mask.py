@@ -96,7 +96,7 @@ def labels_from_mask(mask: NDArray[np.int64], spec: ModelSpec, path: Path | str 
         classes = ", ".join(str(info.value) for info in spec.classes[:12])
         raise InputError(
             f"{path}: holds {values}, which is no class of the model (its mask values: {classes}"
-            f"{', ...' if len(spec.classes) > 12 else ''}): correct the mask, or ignore the value"
+            f"{', ...' if len(spec.classes) > 12 else ''}): correct the mask, or use the model of these masks"
         )
     return np.asarray(labels, np.uint8)[order][place]
 

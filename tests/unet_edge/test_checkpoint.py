@@ -196,3 +196,20 @@ def test_newer_versions_are_named(ours, tmp_path, make_spec):
 def test_a_spec_of_another_network(ours, tmp_path, make_spec):
     path = altered(ours, tmp_path / "bad.pth", spec=make_spec(channels=1).to_json())
     assert "spec does not describe its weights" in one_line(path)
+
+
+def test_milesial_weights_in_channels_last_load(tmp_path, model):
+    weights = model.to(memory_format=torch.channels_last).state_dict()
+    torch.save(weights, tmp_path / "m.pth")
+    loaded = read_checkpoint(tmp_path / "m.pth").build().state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+
+
+def test_a_small_file_that_claims_huge_weights_is_refused(tmp_path, model):
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in UNet(UNetConfig(base_channels=2048)).state_dict().items()}
+    weights = {name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}
+    torch.save(weights, tmp_path / "huge.pth")
+    assert (tmp_path / "huge.pth").stat().st_size < 1e6
+    with pytest.raises(ModelFileError, match="claims more weights than it holds"):
+        read_checkpoint(tmp_path / "huge.pth")

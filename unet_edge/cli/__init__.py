@@ -70,6 +70,8 @@ class LazyGroup(click.Group):
             raise click.ClickException(str(error)) from None
         except ModuleNotFoundError as error:
             raise _missing(error, ctx.invoked_subcommand or "unet-edge") from None
+        except OSError as error:
+            raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from None
         except KeyboardInterrupt:
             raise click.ClickException("interrupted") from None
 
@@ -89,8 +91,8 @@ def main() -> None:
 
 def _missing(error: ModuleNotFoundError, command: str) -> click.ClickException:
     package = (error.name or "a package").partition(".")[0]
-    extras = {"torch": "train", "matplotlib": "train", "jinja2": "train"}
-    extra = extras.get(package, "export")
+    extra = "train" if package in ("torch", "matplotlib", "jinja2") else "export"
+    extra = {"export": "export", "lint": "export", "mac-report": "export", "demo": "all"}.get(command, extra)
     if package.startswith("unet_edge") and os.environ.get("UNET_EDGE_DEBUG"):
         raise error
     return click.ClickException(f"{command} needs {package}: pip install 'unet-edge[{extra}]'")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from unet_edge_runtime.segmenter import Segmentation
 
 PATH = click.Path(path_type=Path)
-WRITTEN = ("_OUT", "_OVERLAY", "_VIZ", "_PROB")  # endings of our own outputs, never taken for inputs of a folder
 
 
 @click.command(epilog="Example: unet-edge predict -m run/best.onnx new_photos -o new_masks --overlay")
@@ -61,9 +59,10 @@ def command(
     """
     from unet_edge_runtime.errors import UnetEdgeError
     from unet_edge_runtime.segmenter import Segmenter
+    from unet_edge_runtime.targets import mask_targets
 
     images = _expand([*inputs, *more_inputs])
-    jobs = list(zip(images, _targets(images, outputs), strict=True))
+    jobs = list(zip(images, mask_targets(images, outputs), strict=True))
     given = {"scale": scale, "device": device, "compute_units": compute_units}
     options: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
     segmenter = Segmenter.open(*_resolve(model, backend, options), threshold=threshold, **options)
@@ -95,50 +94,23 @@ def command(
 def _expand(inputs: list[Path]) -> list[Path]:
     from unet_edge_runtime.errors import InputError
     from unet_edge_runtime.image import image_files
+    from unet_edge_runtime.targets import is_written_by_us
 
     images: list[Path] = []
     for item in inputs:
         if item.is_dir():
             found = image_files(item)
-            stems = {path.stem for path in found}
-            images += [path for path in found if not _is_ours(path.stem, stems)]
+            images += [path for path in found if not is_written_by_us(path, found)]
         elif item.exists() or not glob.has_magic(str(item)):
             images.append(item)  # a missing file is reported as a bad input, without stopping the others
         else:
-            matches = sorted(Path(match) for match in glob.glob(str(item), recursive=True))
+            matches = [path for path in sorted(map(Path, glob.glob(str(item), recursive=True))) if path.is_file()]
             if not matches:
                 raise InputError(f"{item}: matches no file")
-            images += matches
+            images += [path for path in matches if not is_written_by_us(path, matches)]
     if not images:
         raise click.UsageError("no input: give image files, folders or patterns")
     return list(dict.fromkeys(images))
-
-
-def _is_ours(stem: str, stems: set[str]) -> bool:
-    return any(stem.endswith(ending) and stem.removesuffix(ending) in stems for ending in WRITTEN)
-
-
-def _targets(images: list[Path], outputs: tuple[Path, ...]) -> list[Path]:
-    """A mask file for each image: as named, in the named folder, or beside the image; never two images in one file."""
-    from unet_edge_runtime.errors import InputError
-
-    if len(outputs) > 1 or (len(outputs) == 1 and len(images) == 1 and outputs[0].suffix and not outputs[0].is_dir()):
-        if len(outputs) != len(images):
-            raise InputError(f"{len(outputs)} outputs for {len(images)} inputs: give one each, or one folder")
-        return list(outputs)
-    folder = outputs[0] if outputs else None
-    if folder is not None and folder.is_file():
-        raise InputError(f"{folder} is a file; for {len(images)} inputs the output must be a folder")
-    plain = [(folder or image.parent) / f"{image.stem}_OUT.png" for image in images]
-    counts = Counter(plain)
-    targets: list[Path] = []
-    for image, target in zip(images, plain, strict=True):
-        unique = target if counts[target] == 1 else target.with_name(f"{image.stem}_{image.suffix[1:]}_OUT.png")
-        number = 2
-        while unique in targets:
-            unique, number = target.with_name(f"{image.stem}_{number}_OUT.png"), number + 1
-        targets.append(unique)
-    return targets
 
 
 def _resolve(model: Path, backend: str | None, options: dict[str, Any]) -> tuple[Path, str | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from unet_edge.device import DEVICES
-from unet_edge.training.config import RECIPES, TrainConfig
+from unet_edge.training.config import DECAYS, FLIPS, RECIPES, TrainConfig
 from unet_edge.training.reporter import Reporter
 from unet_edge_runtime.spec import MaskValue
 
@@ -83,7 +83,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--warmup", type=click.FloatRange(0, 1, max_open=True), help="Share of the steps in which the rate rises."
 )
-@click.option("--decay", type=click.Choice(["none", "cosine", "linear"]), help="How the rate falls afterwards.")
+@click.option("--decay", type=click.Choice(DECAYS), help="How the rate falls afterwards.")
 @click.option(
     "--patience", type=click.IntRange(1), help="Validations without progress before the rate is divided by 10."
 )
@@ -92,7 +92,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.FloatRange(0, 1),
     help="Share of the steps after which batch norm trains on its running statistics; 1 for never.",
 )
-@click.option("--flip", type=click.Choice(["none", "horizontal", "both"]), help="Random mirroring.")
+@click.option("--flip", type=click.Choice(FLIPS), help="Random mirroring.")
 @click.option("--amp/--no-amp", default=None, help="Mixed precision.")
 @click.option(
     "--checkpointing/--no-checkpointing",
@@ -144,6 +144,7 @@ def command(
     if resume_from is not None:
         if images or masks or out:
             raise click.UsageError("--resume continues a run as it was: leave --images, --masks and --out out")
+        _check_resume_options()
         best = resume(resume_from, device, training["epochs"], reporter)
         out = resume_from
     else:
@@ -163,6 +164,20 @@ def command(
     elif best["dice"] is not None:
         click.echo(f"best validation Dice {best['dice']:.4f} in epoch {best['epoch']}")
     say(f"run folder: {out}\nnext: unet-edge export {out / 'best.pth'}")
+
+
+def _check_resume_options() -> None:
+    """A run goes on as it was; an option that would be left aside must not look as if it counted."""
+    context = click.get_current_context()
+    honoured = {"resume_from", "epochs", "device", "as_json"}
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in honoured:
+            raise click.UsageError(
+                f"--resume continues a run as it was, so {parameter.opts[0]} cannot change: start a new run, "
+                "from the old weights with --load RUN/best.pth if they are good"
+            )
 
 
 class ConsoleReporter(Reporter):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["CACHE_BYTES", "Collate", "EpochBatches", "SegmentationDataset"]
 
 CACHE_BYTES = 2 << 30  # prepared images of Carvana at half size are 0.6 MB each: 5,000 would fill 3 GB
-FLIPS = ("none", "horizontal", "both")
 
 Sample = tuple["NDArray[np.float32]", "NDArray[np.uint8]"]
 

@@ -78,6 +78,8 @@ def make_brain_sample(folder: Path, progress: Progress | None = None) -> tuple[P
     labels[(grey >= MAJORITY) & (grey >= white)] = 2
     labels[(white >= MAJORITY) & (white > grey)] = 3
     kept = [z for z in range(t1.shape[2]) if np.count_nonzero(labels[:, :, z] > 1) >= LEAST_TISSUE]
+    if folder.is_dir():
+        folder.rmdir()  # an empty one; `_is_there` has refused all others
     with atomic_path(folder) as temporary:
         for kind in ("images", "masks"):
             (temporary / kind).mkdir(parents=True)

@@ -8,7 +8,10 @@ from typing import Any
 
 from unet_edge_runtime.errors import InputError
 
-__all__ = ["RECIPES", "TrainConfig"]
+__all__ = ["DECAYS", "FLIPS", "RECIPES", "TrainConfig"]
+
+DECAYS = ("none", "cosine", "linear")
+FLIPS = ("none", "horizontal", "both")
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ class TrainConfig:
         for name, limit in (("weight_decay", 1.0), ("momentum", 1.0), ("warmup", 1.0), ("workers", 1025)):
             if not 0 <= getattr(self, name) < limit:
                 raise InputError(f"{name.replace('_', ' ')} must lie from 0 to below {limit:g}")
+
+        if not 0 <= self.freeze_norm <= 1:
+            raise InputError(f"freeze norm must lie from 0 to 1, not {self.freeze_norm}")
+        for name, known in (("decay", DECAYS), ("flip", FLIPS)):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     @classmethod
     def from_recipe(cls, name: str, **changes: Any) -> TrainConfig:

@@ -42,9 +42,11 @@ class RunFolder:
         Raises:
             InputError: the folder already holds a run.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: give a folder for the run")
         if self.last.exists() or self.best.exists():
             raise InputError(
-                f"{self.path} already holds a run: continue it with --resume {self.path}, or choose another"
+                f"{self.path} already holds a run: continue it with --resume {self.path}, or choose another folder"
             )
         self.metrics.unlink(missing_ok=True)
         write_json(self.config, config)

@@ -125,6 +125,7 @@ def train(
     start = read_checkpoint(network.load) if network.load else None
     spec = _make_spec(data, network, scan)
     model, spec = _make_model(network, spec, start, say)
+    _check_bottleneck(split, scan, spec, config)
     run = RunFolder(out)
     made_of = {
         "data": _plain(data),
@@ -199,12 +200,25 @@ def _gather(data: DataConfig, seed: int, progress: Progress | None) -> tuple[Spl
     return Split(chosen.train, val_pairs), scan
 
 
+def _check_bottleneck(split: Split, scan: Scan, spec: ModelSpec, config: TrainConfig) -> None:
+    """Batch norm has no statistics of a single pixel of a single image."""
+    smallest = min((padded_size(scaled_size(size, spec.scale), spec.multiple) for size in scan.sizes), default=(0, 0))
+    alone = config.batch_size == 1 or len(split.train) % config.batch_size == 1
+    if alone and config.freeze_norm > 0 and smallest == (spec.multiple, spec.multiple):
+        raise InputError(
+            f"an image of {smallest[0]}x{smallest[1]} is one pixel after {spec.multiple.bit_length() - 1} halvings, "
+            "which batch norm cannot train on alone: use a smaller --depth or a larger --scale"
+        )
+
+
 def _make_spec(data: DataConfig, network: NetworkConfig, scan: Scan) -> ModelSpec:
     values = scan.classes
     names = list(data.class_names) if data.class_names else None
     shown = ", ".join(str(value) for value in values[:12])
     if names and len(names) != len(values):
         raise InputError(f"{len(names)} class names for {len(values)} mask values ({shown}): name each once")
+    if names and (len(set(names)) < len(names) or not all(names)):
+        raise InputError(f"class names must differ and not be empty: {', '.join(names)}")
     outputs = network.classes or len(values)
     if outputs != len(values) and not (outputs == 1 and len(values) == 2):
         raise InputError(f"--classes {outputs}, but the masks hold {len(values)} values ({shown}): leave --classes out")
@@ -231,6 +245,12 @@ def _make_model(
     if start is None:
         up = "bilinear" if network.bilinear else "transposed"
         return UNet(UNetConfig(spec.channels, spec.outputs, network.base_channels, network.depth, up)), spec
+    up = "bilinear" if network.bilinear else "transposed"
+    if (start.config.base_channels, start.config.depth, start.config.up) != (network.base_channels, network.depth, up):
+        say(
+            f"network as in {start.path}: {start.config.base_channels} base channels, depth {start.config.depth}, "
+            f"{start.config.up} decoder"
+        )
     if start.config.in_channels != spec.channels:
         raise InputError(
             f"{start.path} takes {start.config.in_channels} channels, these images have {spec.channels}: "

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer"]
 
+NORM_BATCHES = 50  # until then a running mean still holds its first value: 0.9**50 is half a percent of it
 OVERLAYS = 4  # validation images drawn into the run's folder
 
 
@@ -97,6 +98,8 @@ class Trainer:
             InputError: a file cannot be read.
         """
         with self.interrupt:
+            if not self.run.last.exists():
+                self.save_last()  # from here on there is always something to resume from
             while self.epoch <= self.config.epochs:
                 self._train_epoch()
                 self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
@@ -114,14 +117,15 @@ class Trainer:
         try:
             self.model.load_state_dict(checkpoint.weights)
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # empty where the run was without a scaler, as on a CPU
+                self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
             self._restore_schedulers(state)
             self.loss_sum, self.best, self.scores = state["loss_sum"], state["best"], state["scores"]
             torch.set_rng_state(state["rng"]["cpu"])
             if self.device.type == "cuda" and state["rng"].get("cuda") is not None:
                 torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
-        except KeyError as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise TrainingError(f"{checkpoint.path}: holds no training state ({error}): use it with --load") from None
         self.run.rewind_metrics(self.step)
 
@@ -141,6 +145,7 @@ class Trainer:
                 done += len(images)
                 if self.batch in pauses:
                     self._validate()
+                    self.save_last()
                 if self.interrupt.requested and self.batch < count:
                     self._stop()
         record = {
@@ -164,7 +169,7 @@ class Trainer:
         a single image at prediction does not have.
         """
         self.model.train()
-        if self.step >= self.steps * self.config.freeze_norm:
+        if self.step >= max(self.steps * self.config.freeze_norm, NORM_BATCHES) and self.config.freeze_norm < 1:
             for module in self.model.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()
@@ -173,14 +178,12 @@ class Trainer:
         self._train_mode()
         images = images.to(self.device, memory_format=self.layout, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
-        with self.autocast:
-            logits = self.model(images)
-        loss = segmentation_loss(logits, labels, self.config.pooled_dice)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self._fail(value)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        try:
+            value = self._backward(images, labels)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise TrainingError(self._out_of_memory()) from None
+            raise
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clipping)
         rate = self.optimizer.param_groups[0]["lr"]
@@ -192,6 +195,24 @@ class Trainer:
         self.step, self.batch, self.loss_sum = self.step + 1, self.batch + 1, self.loss_sum + value
         self.reporter.step(len(images), value, rate)
 
+    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> float:
+        """Loss and gradients of a batch."""
+        with self.autocast:
+            logits = self.model(images)
+        loss = segmentation_loss(logits, labels, self.config.pooled_dice)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self._fail(value)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        return value
+
+    def _out_of_memory(self) -> str:
+        return (
+            f"out of memory in epoch {self.epoch}, step {self.step + 1}; {self.run.last} holds the last good state. "
+            "Start a new run with a smaller --batch-size or --scale, or with --checkpointing"
+        )
+
     def _validate(self) -> None:
         is_best = True
         if self.split.val:
@@ -199,7 +220,7 @@ class Trainer:
             matrix = evaluate(segmenter, self.reporter.validating(self.split.val))
             self.scores = matrix.summary(self.spec)
             dice = self.scores["dice"]
-            is_best = dice is not None and (self.best["dice"] is None or dice > self.best["dice"])
+            is_best = self.best["dice"] is None or (dice is not None and dice > self.best["dice"])
             position = round(self.epoch - 1 + self.batch / len(self.batches), 3)
             self.run.append({"event": "validation", "epoch": position, "step": self.step, **self.scores})
             self.schedulers["plateau"].step(dice or 0.0)
@@ -261,8 +282,9 @@ class Trainer:
         kept = [str(path) for path in (self.run.best, self.run.last) if path.exists()]
         raise TrainingError(
             f"the loss became {value} in epoch {self.epoch}, step {self.step + 1}. "
-            f"Kept: {', '.join(kept) or 'nothing yet'}. Lower --learning-rate"
-            + (", or train without --amp" if self.config.amp else "")
+            f"Kept: {', '.join(kept) or 'nothing yet'}. Start a new run with a lower --learning-rate"
+            + (" or without --amp" if self.config.amp else "")
+            + (f", or from weights that are good: --load {self.run.best}" if self.run.best.exists() else "")
         )
 
     def _stop(self) -> None:

@@ -277,3 +277,48 @@ def test_an_option_of_another_backend_is_one_line(trained, photos, tmp_path):
     result = run("predict", "-m", tmp_path / "model.onnx", photos, "--device", "cpu", "-n")
     assert result.exit_code == 1
     assert "backend onnx has no option device" in result.output
+
+
+def test_a_mask_never_takes_the_place_of_an_image(trained, photos, tmp_path):
+    image = tmp_path / "a.png"
+    image.write_bytes((photos / "photo 00.png").read_bytes())
+    before = image.read_bytes()
+    result = run("predict", "-m", trained / "best.pth", image, "-o", image)
+    assert result.exit_code == 1
+    assert "is an input" in result.output
+    assert image.read_bytes() == before
+    twice = run("predict", "-m", trained / "best.pth", image, photos / "photo 01.png", "-o", "m.png", "-o", "m.png")
+    assert "would get 2 masks" in twice.output
+
+
+def test_resume_takes_no_option_that_it_would_leave_aside(trained):
+    result = run("train", "--resume", trained, "--learning-rate", 5)
+    assert result.exit_code == 2
+    assert "--learning-rate cannot change" in result.output.replace("\n", " ").replace(
+        "-l cannot", "--learning-rate cannot"
+    )
+
+
+def test_floats_of_another_range_are_refused(trained, photos, tmp_path):
+    pixels = np.asarray(Image.open(photos / "photo 00.png")).astype(np.float32)
+    np.save(tmp_path / "unit.npy", pixels / 255)
+    np.save(tmp_path / "full.npy", pixels)
+    result = run("predict", "-m", trained / "best.pth", tmp_path)
+    assert result.exit_code == 1
+    assert "full.npy: float values up to" in result.output
+    assert (tmp_path / "unit_OUT.png").exists()
+
+
+def test_a_run_folder_that_is_a_file_is_one_line(pairs_folder, tmp_path):
+    (tmp_path / "file").write_text("x")
+    result = run("train", "--images", pairs_folder[0], "--masks", pairs_folder[1], "--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "is a file: give a folder" in result.output
+
+
+def test_a_model_of_another_kind_is_named(trained, photos, tmp_path):
+    (tmp_path / "x.pth").write_bytes(b"ONNX or something")
+    result = run("predict", "-m", tmp_path / "x.pth", photos)
+    assert "is no PyTorch checkpoint" in result.output
+    several = run("predict", "-m", trained / "best.pth", photos, "-o", tmp_path / "one.png")
+    assert "names one picture" in several.output

@@ -259,7 +259,8 @@ def test_the_seed_decides_the_split(tmp_path, pairs_folder):
     assert first != second
 
 
-def test_the_last_part_trains_on_the_running_statistics(tmp_path, pairs_folder):
+def test_the_last_part_trains_on_the_running_statistics(tmp_path, pairs_folder, monkeypatch):
+    monkeypatch.setattr(trainer_module, "NORM_BATCHES", 1)
     config = dataclasses.replace(QUICK, epochs=2, freeze_norm=0.5)
     train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(config, epochs=2), "cpu")
     with pytest.raises(TrainingError, match="interrupted"):
@@ -272,3 +273,44 @@ def test_the_last_part_trains_on_the_running_statistics(tmp_path, pairs_folder):
     never = dataclasses.replace(config, freeze_norm=1.0)
     train(DataConfig(*pairs_folder), tmp_path / "never", SMALL, never, "cpu")
     assert not torch.equal(weights(tmp_path / "never" / "last.pth")[statistics[0]], whole[statistics[0]])
+
+
+def test_a_crash_in_the_first_epoch_can_be_resumed(tmp_path, pairs_folder, monkeypatch):
+    def crash(self, segmenter, pairs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "draw_overlays", crash)
+        with pytest.raises(OSError, match="No space left"):
+            train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, QUICK, "cpu")
+    whole = train(DataConfig(*pairs_folder), tmp_path / "whole", SMALL, QUICK, "cpu")
+    assert resume(tmp_path / "run", "cpu") == whole
+
+
+def test_a_run_has_a_best_checkpoint_even_without_a_score(tmp_path, pairs_folder, monkeypatch):
+    from unet_edge_runtime.scores import ConfusionMatrix
+
+    monkeypatch.setattr(ConfusionMatrix, "mean", lambda *unused: None)
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(QUICK, epochs=1), "cpu")
+    assert (tmp_path / "run" / "best.pth").exists()
+
+
+def test_out_of_memory_is_said_in_one_line(tmp_path, pairs_folder, monkeypatch):
+    def exhausted(*unused):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer_module, "segmentation_loss", exhausted)
+    with pytest.raises(TrainingError, match=r"out of memory in epoch 1, step 1; .*last\.pth.*--checkpointing"):
+        train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, QUICK, "cpu")
+
+
+def test_a_single_pixel_at_the_bottom_is_refused_before_training(tmp_path, pairs_folder):
+    network = dataclasses.replace(SMALL, depth=4, scale=0.25)
+    with pytest.raises(InputError, match=r"16x16 is one pixel after 4 halvings.*smaller --depth"):
+        train(DataConfig(*pairs_folder), tmp_path / "run", network, dataclasses.replace(QUICK, batch_size=1), "cpu")
+
+
+def test_a_short_run_never_freezes_statistics_that_are_not_its_own_yet(tmp_path, pairs_folder):
+    config = dataclasses.replace(QUICK, epochs=2, freeze_norm=0.0)
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, config, "cpu")
+    assert weights(tmp_path / "run" / "last.pth")["inc.double_conv.1.num_batches_tracked"] == 12
