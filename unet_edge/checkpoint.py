@@ -143,7 +143,7 @@ def _load(path: Path) -> dict[str, Any]:
     # The unpickler raises whatever a damaged file makes it stumble over.
     except Exception as error:
         with contextlib.suppress(OSError), path.open("rb") as stream:
-            if stream.read(2) not in (b"PK", b"\x80\x02"):  # a zip archive, or an old-style pickle
+            if stream.read(1) not in (b"P", b"\x80"):  # a zip archive (PK), or an old-style pickle
                 raise ModelFileError(
                     f"{path}: is no PyTorch checkpoint: give a .pth of unet-edge or milesial"
                 ) from None
