@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,30 +23,41 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchBackend"]
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 class TorchBackend(Backend):
-    """A checkpoint, run eagerly in fp32.
+    """A checkpoint, run eagerly, in fp32 unless told otherwise.
 
     Args:
         path: a checkpoint of unet-edge or of milesial/Pytorch-UNet.
         device: auto, cpu, cuda or mps.
         scale: image scale of a checkpoint that does not know its own.
         threads: threads inside one operation, for the whole process; torch's choice by default.
+        precision: fp32, or bf16 and (on a GPU) fp16 through autocast: weights stay fp32, convolutions do not.
 
     Raises:
         ModelFileError: as `read_checkpoint`.
-        BackendError: the device is not available.
+        BackendError: the device is not available, or not in this precision.
     """
 
     name: ClassVar[str] = "torch"
 
     def __init__(
-        self, path: Path | str, device: str = "auto", scale: float | None = None, threads: int | None = None
+        self,
+        path: Path | str,
+        device: str = "auto",
+        scale: float | None = None,
+        threads: int | None = None,
+        precision: str = "fp32",
     ) -> None:
         if threads:
             torch.set_num_threads(threads)
         checkpoint = read_checkpoint(path, scale)
         self.path, self.spec, self.device = Path(path), checkpoint.spec, pick_device(device)
+        self.precision = _checked(precision, self.device)
+        if self.precision != "fp32":
+            self.spec = self.spec.replace(precision=self.precision)
         self.layout = torch.contiguous_format
         if prefers_channels_last(self.device, training=False):
             self.layout = torch.channels_last
@@ -57,6 +69,7 @@ class TorchBackend(Backend):
         backend = cls.__new__(cls)
         backend.path, backend.spec = Path("the model in memory"), spec
         backend.model, backend.device = model, device or torch.device("cpu")
+        backend.precision = "fp32"
         # Training on a CPU is much slower in the layout that is faster for inference.
         backend.layout = torch.preserve_format
         return backend
@@ -65,7 +78,7 @@ class TorchBackend(Backend):
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self._autocast():
                 x = torch.from_numpy(batch).to(self.device, memory_format=self.layout)
                 result: NDArray[np.generic] = self.model(x).float().cpu().contiguous().numpy()
         except RuntimeError as error:
@@ -73,3 +86,16 @@ class TorchBackend(Backend):
         finally:
             self.model.train(was_training)
         return result
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        # In fp32 whatever the caller has chosen stays in force.
+        dtype = _AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def _checked(precision: str, device: torch.device) -> str:
+    # fp16 on a processor is emulated, and overflows for nothing.
+    possible = ["fp32", "bf16"] if device.type == "cpu" else ["fp32", *_AUTOCAST]
+    if precision not in possible:
+        raise BackendError(f"precision {precision} is not offered on {device.type}: choose {' or '.join(possible)}")
+    return precision

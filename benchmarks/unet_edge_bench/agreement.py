@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from unet_edge.data.pairing import Pair
-from unet_edge_export.parity import TOLERANCES, Tolerance
 from unet_edge_runtime.errors import AgreementError
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import Agreement, ConfusionMatrix
 from unet_edge_runtime.segmenter import Segmentation, Segmenter, save_picture
+from unet_edge_runtime.tolerance import TOLERANCES, Tolerance
 
 __all__ = ["Outcome", "insist_on_agreement", "mask_file", "overlay_file", "predict_all"]
 

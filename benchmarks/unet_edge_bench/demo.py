@@ -26,10 +26,12 @@ from .artefacts import Artefact, checkpoint_artefact, exported
 from .demo_facts import collect_facts
 from .demo_folder import DemoFolder, Steps
 from .demo_measure import measured_results
-from .latency import Protocol
 from .page import write_page
+from .timing.plan import Protocol
 
 __all__ = ["BRAIN", "Plan", "run_demo"]
+
+QUICK_LOOK = Protocol(launches=3, rounds=4, seconds_per_turn=0.1, min_samples=3, settle_seconds=0.05, warmup_seconds=1)
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
@@ -63,7 +65,7 @@ class Plan:
     network: NetworkConfig = field(default_factory=lambda: NetworkConfig(8, 4, bilinear=True, scale=1.0))
     training: TrainConfig = field(default_factory=lambda: TrainConfig(epochs=8, batch_size=2))
     required: dict[str, float] = field(default_factory=lambda: {"grey matter": 0.85, "white matter": 0.80})
-    protocol: Protocol = field(default_factory=Protocol)
+    protocol: Protocol = QUICK_LOOK
     threads: int = 2
 
 

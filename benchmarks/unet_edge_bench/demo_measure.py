@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from unet_edge.data.pairing import Pair
-from unet_edge_runtime.backend import load_backend
-from unet_edge_runtime.errors import TrainingError
-from unet_edge_runtime.image import read_image
+from unet_edge_runtime.errors import BackendError, TrainingError
 from unet_edge_runtime.segmenter import Segmenter
 
 from .agreement import Outcome, insist_on_agreement, mask_file, overlay_file, predict_all
 from .artefacts import BACKENDS, UNTIMED, Artefact, backend_options, open_backends
 from .demo_folder import DemoFolder, Steps
-from .latency import measure, measure_load, total
-from .machine import available_cores, load_average
+from .machine import available_cores
+from .timing.campaign import Campaign, run_campaign
+from .timing.plan import Row
+from .timing.results import rank
+from .timing.row_data import all_samples, row_data
 
 if TYPE_CHECKING:
     from .demo import Plan
 
 __all__ = ["measured_results"]
 
-MEASURED = ("measured", "load", "backends", "refused", "threads", "protocol")
+MEASURED = ("measured", "noise", "ranking", "backends", "refused", "threads", "protocol")
 DEPENDS_ON = ("machine", "artefacts", "data", "required")  # while these facts stay, so do the results
 
 Say = Callable[[str], None]
@@ -57,6 +58,7 @@ def measured_results(
     Raises:
         TrainingError: a score is below what the plan requires.
         AgreementError: a backend is beyond its tolerance.
+        BackendError: a runtime that has just predicted cannot be timed.
     """
     threads = min(plan.threads, available_cores())
     segmenters, refused = open_backends(artefacts, threads)
@@ -72,16 +74,18 @@ def measured_results(
     insist_on_agreement(outcomes)
     _tell_agreement(outcomes, refused, say)
     say(f"[6/6] time: single images, {threads} thread{'s' if threads > 1 else ''}")
-    load = load_average()
     with steps("time"):
         timed = {name: segmenter for name, segmenter in segmenters.items() if name not in UNTIMED}
-        latency = _latency(plan, timed, pairs, threads)
+        campaign, rows = _time(plan, timed, pairs, threads)
+        latency = {row["id"]: _latency(row) for row in rows}
     backends = {
         name: {"artefact": BACKENDS[name], **outcome.to_dict(), "latency": latency.get(name)}
         for name, outcome in outcomes.items()
     }
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return dict(zip(MEASURED, (now, load, backends, refused, threads, asdict(plan.protocol)), strict=True))
+    ranking, noise = rank(rows, plan.protocol.seed), campaign.noise.to_dict()
+    found = (now, noise, ranking, backends, refused, threads, plan.protocol.to_dict())
+    return dict(zip(MEASURED, found, strict=True))
 
 
 def _still_true(before: Mapping[str, Any], facts: Mapping[str, Any], backends: list[str]) -> bool:
@@ -122,18 +126,28 @@ def _tell_agreement(outcomes: Mapping[str, Outcome], refused: Mapping[str, str],
         say(f"      {name}: converted, not executed on this machine ({reason})")
 
 
-def _latency(
+def _time(
     plan: Plan, segmenters: Mapping[str, Segmenter], pairs: Sequence[Pair], threads: int
-) -> dict[str, dict[str, Any]]:
-    """Timings of the middle image, as plain data by backend."""
-    timings = measure(segmenters, read_image(pairs[len(pairs) // 2].image), plan.protocol)
-    found = {}
-    for name, stages in timings.items():
-        path, options = segmenters[name].backend.path, backend_options(name, threads)
-        load = measure_load(lambda: load_backend(path, name, **options), plan.protocol.loads)  # noqa: B023
-        found[name] = {
-            "load": load.to_dict(),
-            "stages": {stage: timing.to_dict() for stage, timing in stages.items()},
-            "total": total(stages).to_dict(),
-        }
-    return found
+) -> tuple[Campaign, list[dict[str, Any]]]:
+    """The middle image through every backend, in processes of their own; a row of results for each."""
+    image = pairs[len(pairs) // 2].image
+    rows = [
+        Row(name, segmenter.backend.path, name, image, threads, options=backend_options(name, threads))
+        for name, segmenter in segmenters.items()
+    ]
+    campaign = run_campaign(rows, plan.protocol)
+    if not campaign.complete:
+        raise KeyboardInterrupt
+    found = [row_data(row, campaign.rows[row.id], plan.protocol.seed, {}) for row in rows]
+    for row in found:
+        if row["status"] != "ok":
+            raise BackendError(f"{row['id']} could not be timed: {row['reason']}")
+    return campaign, found
+
+
+def _latency(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of a row."""
+    loads = row["startup_ms"]["load"]
+    total = {**row["statistics"]["total"], "samples": all_samples(row)}
+    stages = {stage: numbers for stage, numbers in row["statistics"].items() if stage != "total"}
+    return {"load": {"median": statistics.median(loads), "samples": loads}, "stages": stages, "total": total}

@@ -28,7 +28,6 @@ from unet_edge_runtime.segmenter import Segmentation, Segmenter
 from unet_edge_runtime.spec import ModelSpec
 from unet_edge_runtime.transform import pad_image, preprocess
 
-from .latency import Timing
 from .mac_machine import mac_facts, power_and_heat
 
 if TYPE_CHECKING:
@@ -167,8 +166,8 @@ class _Unit:
         native = samples["native_ms"]
         return {
             "size": list(size),
-            "wall_ms": Timing(tuple(samples["wall_ms"])).to_dict(),
-            "native_ms": Timing(tuple(native)).to_dict() if native else None,
+            "wall_ms": _timing(samples["wall_ms"]),
+            "native_ms": _timing(native) if native else None,
         }
 
 
@@ -220,6 +219,11 @@ def _devices(package: Path, timeout: float) -> dict[str, Any]:
             return process.request("devices")[0]
     except UnetEdgeError as error:
         return {"devices": None, "devices_error": _without_paths(str(error), package)}
+
+
+def _timing(samples: Sequence[float]) -> dict[str, Any]:
+    p5, median, p95 = (float(value) for value in np.percentile(samples, [5, 50, 95]))
+    return {"median": median, "p5": p5, "p95": p95, "samples": list(samples)}
 
 
 def _without_paths(message: str, package: Path) -> str:

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "load_average", "machine_facts"]
+__all__ = ["available_cores", "load_average", "machine_facts", "machine_state", "physical_cores"]
 
 PACKAGES = ("unet-edge", "torch", "onnx", "onnxscript", "onnxruntime", "coremltools", "numpy", "pillow")
 
@@ -35,6 +35,42 @@ def available_cores() -> int:
 def load_average() -> float | None:
     """Processes that wanted a core in the last minute, ours included; None where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def machine_state() -> dict[str, Any]:
+    """What else decides on speed: physical cores, memory, and what limits the clock; None where nothing is said.
+
+    `governor` is Linux's policy for the clock of the first core; `power` what macOS tells about battery and heat.
+    """
+    power = None
+    if platform.system() == "Darwin":
+        from .mac_machine import power_and_heat
+
+        power = power_and_heat()
+    governor = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return {"physical_cores": physical_cores(), "memory_bytes": _memory(), "governor": governor, "power": power}
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, two that share their arithmetic (hyper-threads) counted once."""
+    if not hasattr(os, "sched_getaffinity"):
+        return available_cores()
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    return len({_text(topology.format(cpu)) or str(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _text(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
 
 
 def _processor() -> str:

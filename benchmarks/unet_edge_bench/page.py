@@ -16,8 +16,8 @@ from unet_edge_runtime.spec import ModelSpec
 from .artefacts import BACKENDS, UNTIMED, title_of
 from .charts import curve_charts, strip_chart
 from .demo_folder import DemoFolder
-from .latency import STAGES, Timing
 from .pictures import Cell, Row, difference_maps, gallery
+from .timing.stages import STAGES
 
 __all__ = ["render", "write_page"]
 
@@ -25,7 +25,6 @@ TEMPLATE = "page.html.j2"
 NOT_EXECUTED = "converted, not executed on this machine"
 PROVES = f"this {CoreMLReferenceBackend.proves}"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-BUSY = 1.25  # load a core from which others must be at work: our own threads make 1 at most
 ROWS = 5  # images shown
 FORMATS = {"checkpoint": "Checkpoint", "onnx": "ONNX", "coreml": "Core ML"}
 
@@ -94,30 +93,18 @@ def _score_table(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ranking(results: Mapping[str, Any]) -> list[str]:
-    """What the timings say about each backend and the reference.
-
-    An order only where the intervals do not touch, and only of a machine that was ours: threads that wait for a core
-    slow one runtime more than another.
-    """
-    backends = {name: one for name, one in results["backends"].items() if one["latency"]}
-    load, cores = results["load"], results["machine"]["cores"]
-    if load is not None and load > BUSY * cores:
-        return [f"The machine was busy with other work (load {load:.1f} on {cores} cores): these times rank nothing."]
-    reference, *others = backends
-    totals = {name: Timing(tuple(one["latency"]["total"]["samples"])) for name, one in backends.items()}
+    """What the timings say about the backends, two by two; nothing on a machine that was not steady."""
+    if not results["noise"]["reliable"]:
+        return [f"The machine was not steady ({'; '.join(results['noise']['reasons'])}): these times rank nothing."]
+    totals = {name: one["latency"]["total"] for name, one in results["backends"].items() if one["latency"]}
     sentences = []
-    for name in others:
-        if totals[name].overlaps(totals[reference]):
-            sentences.append(
-                f"The intervals of {title_of(name)} and {title_of(reference)} overlap: this look ranks neither."
-            )
+    for pair in results["ranking"]:
+        first, second = (title_of(pair[side]) for side in ("first", "second"))
+        if pair["verdict"] == "cannot tell":
+            sentences.append(f"Whether {first} or {second} is faster cannot be told from this look.")
             continue
-        first, second = sorted((name, reference), key=lambda one: totals[one].median)
-        sentences.append(
-            f"{title_of(first)} took less time than {title_of(second)}: "
-            f"{_ms(totals[first].median)} against {_ms(totals[second].median)} ms in the median, and the intervals "
-            "do not overlap."
-        )
+        times = " against ".join(_ms(totals[pair[side]]["median"]) for side in ("first", "second"))
+        sentences.append(f"{first} took less time than {second}: {times} ms in the median.")
     return sentences
 
 

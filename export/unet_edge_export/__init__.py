@@ -7,7 +7,8 @@ result = export_model(Path("run/best.pth"), "onnx")
 print(result.path, result.agreement)
 """
 
+from unet_edge_runtime.tolerance import TOLERANCES, Tolerance
+
 from .exporter import FORMATS, ExportResult, export_model, export_sibling
-from .parity import TOLERANCES, Tolerance
 
 __all__ = ["FORMATS", "TOLERANCES", "ExportResult", "Tolerance", "export_model", "export_sibling"]

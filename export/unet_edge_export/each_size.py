@@ -9,9 +9,10 @@ from unet_edge.model import UNet
 from unet_edge_runtime.backend import Backend
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.spec import ModelSpec
+from unet_edge_runtime.tolerance import Tolerance
 
 from .images import CheckImages
-from .parity import Tolerance, check_agreement
+from .parity import check_agreement
 
 if TYPE_CHECKING:
     import numpy as np

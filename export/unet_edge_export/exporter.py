@@ -16,13 +16,13 @@ from unet_edge_runtime.errors import InputError, ModelFileError
 from unet_edge_runtime.files import atomic_path, sha256_of
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.spec import ModelSpec
+from unet_edge_runtime.tolerance import LossTolerance, Tolerance, tolerance_of
 
 from .calibrate import calibration_images
-from .compress import COMPRESSIONS, LossTolerance, tolerance_of
+from .compress import COMPRESSIONS
 from .each_size import check_each_size
 from .images import CheckImages, choose_images
 from .options import FORMATS, check_format, check_layers, choose_target, head_changes
-from .parity import Tolerance
 from .reference_backend import CoreMLReferenceBackend
 from .sizes import Size, input_sizes
 from .to_coreml import PackageOptions, write_coreml

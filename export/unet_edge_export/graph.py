@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,24 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from unet_edge.model import DoubleConv, UNet
 from unet_edge_runtime.spec import ModelSpec
 
-__all__ = ["HEAD_LAYER", "PIXEL_SHARE", "ExportGraph", "fold_batch_norm", "fold_pixel_scale", "layer_names", "trace"]
+__all__ = [
+    "HEAD_LAYER",
+    "PIXEL_SHARE",
+    "ExportGraph",
+    "fold_batch_norm",
+    "fold_pixel_scale",
+    "layer_names",
+    "operation_name",
+    "trace",
+]
 
 HEAD_LAYER = "head"
 """What `layer_names` calls the operations that follow the network."""
 
 PIXEL_SHARE = 4.0
 """How much of 1/255 the second convolution takes over; a power of two, so exact (`fold_pixel_scale`)."""
+
+_PLAIN = {"to_copy": "cast", "gt": "greater", "ge": "greater_equal"}  # operation in the program -> what people call it
 
 
 class ExportGraph(nn.Module):
@@ -184,3 +196,17 @@ def layer_names(program: torch.export.ExportedProgram) -> dict[str, str]:
             path = list(stack.values())[-1][0] if stack else ""
             names[node.name] = path.removeprefix("net.") if path.startswith("net.") else HEAD_LAYER
     return names
+
+
+def operation_name(graph: ExportGraph, module: str, traced: str) -> str:
+    """A readable name of one operation: its layer's, such as "up1.up", or "up1.cat" for what is no layer of its own.
+
+    Args:
+        graph: what was exported.
+        module: path of the innermost module around the operation, such as "net.up1.up".
+        traced: the operation's name in the exported program, such as "cat_1".
+    """
+    layer = module.removeprefix("net.") if module.startswith("net.") else HEAD_LAYER
+    is_leaf = layer != HEAD_LAYER and not any(graph.get_submodule(module).children())
+    operation = re.sub(r"_\d+$", "", traced).strip("_").lower()
+    return layer if is_leaf else f"{layer}.{_PLAIN.get(operation, operation)}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from unet_edge.model import UNet
 from unet_edge_runtime.errors import BackendError, MissingExtraError
 from unet_edge_runtime.spec import METADATA_KEY, ModelSpec
 
-from .graph import ExportGraph
+from .graph import ExportGraph, operation_name
 from .quiet import first_line, quiet
 
 __all__ = ["OPSET", "write_onnx"]
@@ -44,7 +47,9 @@ def write_onnx(model: UNet, spec: ModelSpec, path: Path) -> None:
         raise BackendError(
             "the network has more than 2 GB of weights, which no single ONNX file holds: train it narrower"
         )
-    proto = _convert(ExportGraph(model, spec), spec)
+    graph = ExportGraph(model, spec)
+    proto = _convert(graph, spec)
+    _name_nodes(proto, graph)
     _strip(proto)
     _describe(proto, spec)
     onnx.checker.check_model(proto, full_check=True)
@@ -82,6 +87,24 @@ def _dynamic_axes(multiple: int) -> dict[int, Any]:
     """Axis -> symbol; sides are declared as multiples, so that the two branches of each skip are known to fit."""
     dim = torch.export.Dim
     return {0: dim("batch"), 2: multiple * dim("rows"), 3: multiple * dim("columns")}
+
+
+def _name_nodes(proto: Any, graph: ExportGraph) -> None:
+    """Call each node after the layer it comes from, which Netron, profilers and reports then show.
+
+    The exporter notes the modules around each node, outermost first, and at the end the traced operation.
+    """
+    taken: set[str] = set()
+    for node in proto.graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        name = operation_name(graph, *scopes[-2:]) if len(scopes) > 1 else node.name
+        node.name = name if name not in taken else next(n for n in _numbered(name) if n not in taken)
+        taken.add(node.name)
+
+
+def _numbered(name: str) -> Iterator[str]:
+    return (f"{name}_{number}" for number in itertools.count(1))
 
 
 def _strip(proto: Any) -> None:

@@ -135,6 +135,15 @@ class Agreement:
         self.images += 1
         self.confusion.add(reference_labels, candidate_labels)
 
+    def merge(self, other: Agreement) -> None:
+        """Count the images of `other`, of the same number of classes, too."""
+        self.max_difference = max(self.max_difference, other.max_difference)
+        self.pixels += other.pixels
+        self.flipped += other.flipped
+        self.images += other.images
+        self.compared_logits = self.compared_logits and other.compared_logits
+        self.confusion.counts += other.confusion.counts
+
     @property
     def dice(self) -> float | None:
         """Mean Dice of the classes that occur, the reference's labels being the truth; None where nothing was added."""

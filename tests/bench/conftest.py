@@ -36,7 +36,7 @@ def small_plan():
     from unet_edge.training.config import TrainConfig
     from unet_edge.training.start import NetworkConfig
     from unet_edge_bench.demo import Plan
-    from unet_edge_bench.latency import Protocol
+    from unet_edge_bench.timing.plan import Protocol
 
     return Plan(
         sample=draw_sample,
@@ -44,7 +44,7 @@ def small_plan():
         network=NetworkConfig(8, 2, bilinear=True, scale=1.0),
         training=TrainConfig(epochs=6, batch_size=2),
         required={"disc": 0.5},
-        protocol=Protocol(warmup=1, rounds=2, repeats=2, loads=1),
+        protocol=Protocol(2, 2, 0.0, min_samples=2, settle_seconds=0.0, warmup_seconds=0.1),
         threads=1,
     )
 

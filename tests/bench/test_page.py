@@ -67,7 +67,7 @@ def test_it_shows_what_was_found(page, results):
         assert artefact["sha256"] in text
     for step in results["commands"]:
         assert step["command"] in text
-    assert "a quick look on this machine, 1 thread, not a benchmark" in text.lower()
+    assert "a quick look on this machine, 1 thread, not the benchmark" in text.lower()
     assert "Core ML: executed by Core ML (reference)" in text.replace(" :", ":")
     if "coreml" not in results["backends"]:
         assert "this proves the file, not the device's arithmetic; Core ML runs on macOS only" in text
@@ -104,28 +104,28 @@ def no_difference(results):
 
 
 @pytest.mark.parametrize(
-    ("torch_ms", "onnx_ms", "says"),
+    ("first", "second", "verdict", "says"),
     [
-        ([10, 11, 12], [11, 12, 13], "overlap: this look ranks neither"),
-        ([20, 21, 22], [10, 11, 12], "ONNX Runtime took less time than PyTorch: 11.0 against 21.0 ms"),
-        ([10, 11, 12], [20, 21, 22], "PyTorch took less time than ONNX Runtime: 11.0 against 21.0 ms"),
+        ("torch", "onnx", "cannot tell", "Whether PyTorch or ONNX Runtime is faster cannot be told from this look"),
+        ("onnx", "torch", "faster", "ONNX Runtime took less time than PyTorch: 11.0 against 21.0 ms"),
+        ("torch", "onnx", "faster", "PyTorch took less time than ONNX Runtime: 11.0 against 21.0 ms"),
     ],
 )
-def test_the_order_in_time(results, torch_ms, onnx_ms, says):
-    results["load"] = 0.5
-    for name, samples in (("torch", torch_ms), ("onnx", onnx_ms)):
-        results["backends"][name]["latency"]["total"]["samples"] = samples
+def test_the_order_in_time(results, first, second, verdict, says):
+    results["noise"]["reliable"] = True
+    results["ranking"] = [{"first": first, "second": second, "ratio": {}, "verdict": verdict}]
+    for name, median in ((first, 11.0), (second, 21.0)):
+        results["backends"][name]["latency"]["total"]["median"] = median
     text = Reader(render(results, ROWS, [])).text
     assert says in text
-    assert ("ranks neither" in text) == ("ranks neither" in says)
+    assert ("took less time" in text) == (verdict == "faster")
 
 
-def test_a_busy_machine_ranks_nothing(results):
-    results["load"], results["machine"]["cores"] = 5.0, 2
-    for name, ms in (("torch", 20), ("onnx", 10)):
-        results["backends"][name]["latency"]["total"]["samples"] = [ms, ms]
+def test_an_unsteady_machine_ranks_nothing(results):
+    results["noise"].update(reliable=False, reasons=["the reference loop took twice as long"])
+    results["ranking"] = [{"first": "onnx", "second": "torch", "ratio": {}, "verdict": "faster"}]
     text = Reader(render(results, ROWS, [])).text
-    assert "busy with other work (load 5.0 on 2 cores): these times rank nothing" in text
+    assert "not steady (the reference loop took twice as long): these times rank nothing" in text
     assert "took less time" not in text
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import onnx
 import pytest
 
@@ -56,3 +61,14 @@ def test_threads_change_no_result(onnx_any):
     one, two = (OnnxBackend(onnx_any, threads=threads) for threads in (1, 2))
     np.testing.assert_allclose(one.run(batch), two.run(batch), atol=1e-5)
     assert isinstance(one.spec, ModelSpec)
+
+
+def test_nothing_is_reported_to_the_runtime_s_maker(small_onnx, tmp_path):
+    """Since 1.32 ONNX Runtime would leave a device id and a queue of events in these folders, and send them."""
+    code = f"from unet_edge_runtime import load_backend; load_backend({str(small_onnx)!r})"
+    paths = os.pathsep.join(str(Path(__file__).parents[2] / folder) for folder in (".", "runtime"))
+    private = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment = {**os.environ, **private, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert list(tmp_path.rglob("*")) == []

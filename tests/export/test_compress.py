@@ -12,17 +12,18 @@ import torch
 
 from unet_edge.checkpoint import class_infos
 from unet_edge_export.calibrate import calibration_images, measure_ranges
-from unet_edge_export.compress import COMPRESSIONS, SMALLEST, LossTolerance, compression_of, tolerance_of
+from unet_edge_export.compress import COMPRESSIONS, SMALLEST, compression_of
 from unet_edge_export.graph import fold_batch_norm
 from unet_edge_export.images import CheckImages
 from unet_edge_export.mil import Package
 from unet_edge_export.palettes import kmeans_palette
-from unet_edge_export.parity import FP16, compare
+from unet_edge_export.parity import compare
 from unet_edge_export.pruning import layer_sparsities
 from unet_edge_export.reference_backend import CoreMLReferenceBackend
 from unet_edge_export.to_coreml import PackageOptions, write_coreml
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.spec import ModelSpec
+from unet_edge_runtime.tolerance import FP16, LossTolerance, tolerance_of
 
 from .conftest import lively_model
 

@@ -11,11 +11,12 @@ import torch
 from unet_edge.checkpoint import class_infos
 from unet_edge.torch_backend import TorchBackend
 from unet_edge_export.images import CheckImages
-from unet_edge_export.parity import FP32, Tolerance, check_agreement, compare
+from unet_edge_export.parity import check_agreement, compare
 from unet_edge_runtime.backend import Backend
 from unet_edge_runtime.errors import AgreementError, UnetEdgeError
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.spec import ModelSpec
+from unet_edge_runtime.tolerance import FP32, Tolerance
 
 from .conftest import lively_model
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from unet_edge.checkpoint import class_infos
+from unet_edge_export.graph import ExportGraph
 from unet_edge_export.to_onnx import write_onnx
 from unet_edge_runtime.errors import BackendError, MissingExtraError
 from unet_edge_runtime.onnx_backend import OnnxBackend
@@ -107,3 +108,38 @@ def test_a_failing_exporter_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.onnx, "export", fail)
     with pytest.raises(BackendError, match=r"could not convert the network to ONNX \(first\)"):
         write_onnx(lively_model(), spec_for(), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("up", "outputs", "head", "values"),
+    [
+        ("transposed", 2, "logits", ()),
+        ("bilinear", 1, "probabilities", ()),
+        ("bilinear", 2, "classmap", ()),
+        ("bilinear", 3, "classmap", (0, 100, 17)),
+    ],
+)
+def test_nodes_are_called_after_the_layers_they_come_from(tmp_path, up, outputs, head, values):
+    spec = spec_for(3, outputs, head=head, output_name=head, label_values=values)
+    model = lively_model(outputs=outputs, up=up)
+    write_onnx(model, spec, tmp_path / "m.onnx")
+    nodes = {node.name: node for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert len(nodes) == len(onnx.load(tmp_path / "m.onnx").graph.node), "names are unique"
+    layers = {name.removeprefix("net.") for name, module in ExportGraph(model, spec).named_modules() if name}
+    for name, node in nodes.items():
+        assert name in layers | {"up1.cat", "up2.cat"} or name.startswith("head."), name
+        for weight in (each for each in node.input if each.startswith("net.")):
+            assert weight in (f"net.{name}.weight", f"net.{name}.bias")
+    assert nodes["inc.double_conv.1"].op_type == "Relu"
+    assert nodes["down2.maxpool_conv.0"].op_type == "MaxPool"
+    assert nodes["up1.up"].op_type == ("ConvTranspose" if up == "transposed" else "Resize")
+    assert nodes["up1.cat"].op_type == "Concat"
+    assert nodes["outc.conv"].op_type == "Conv"
+    heads = {
+        "logits": [],
+        "probabilities": ["head.sigmoid"],
+        "classmap": ["head.argmax", "head.cast", "head.cast_1", "head.conv2d", "head.greater_equal"]
+        if values
+        else ["head.argmax", "head.cast"],
+    }
+    assert sorted(name for name in nodes if name.startswith("head")) == heads[head]

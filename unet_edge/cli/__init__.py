@@ -17,6 +17,8 @@ COMMANDS = {
     "evaluate": "Score a model on images with masks.",
     "export": "Convert a checkpoint to ONNX or Core ML and check that it agrees.",
     "predict": "Write masks for images.",
+    "verify": "Compare models on real images: outputs, labels, scores; layer by layer if asked.",
+    "benchmark": "Measure how fast models are, how far from the limit, and whether they agree.",
     "inspect": "Show everything that a model knows about itself.",
     "lint": "Check a Core ML package against the rules of the Neural Engine.",
     "mac-report": "On a Mac: run a Core ML package on every compute unit and write down everything.",

@@ -1,0 +1,99 @@
+"""Two saved results against each other: what became slower, and is that more than chance?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from unet_edge_bench.stats import Estimate, median_interval, unpaired_ratio
+
+from .row_data import total_turns
+
+__all__ = ["Comparison", "compare_results", "machine_differences"]
+
+_SAME = ("backend", "format", "size", "image_size", "batch", "threads", "streams", "precision", "head", "compute_units")
+_MACHINE = ("system", "machine", "processor", "physical_cores", "memory_bytes")
+
+Comparison = dict[str, Any]
+
+
+def compare_results(base: Mapping[str, Any], new: Mapping[str, Any], slower: float | None = None) -> Comparison:
+    """Compare rows of two results, matched by what they are: model's name, backend and every choice.
+
+    A model that was renamed is found where only one row on each side could be meant.
+
+    Args:
+        base: results to compare with.
+        new: results to judge.
+        slower: how much slower, relatively, a row may be; None for no limit.
+
+    Returns:
+        `machine`: what differs between the machines, in words; `rows`: id, label, `ratio` (new / base: median, low,
+        high), `verdict` (faster, slower, cannot tell; or why there is none), and `failed`: the interval shows that
+        it is slower by more than allowed; `missing`: labels of base rows without a partner; `failed`: any row.
+    """
+    partners = _partners(base, new)
+    rows = [_changed(row, partners.get(row["id"]), new["seed"], slower) for row in new["rows"]]
+    matched = {partner["id"] for partner in partners.values()}
+    return {
+        "machine": machine_differences(base["machine"], new["machine"]),
+        "unreliable": [name for name, one in (("base", base), ("new", new)) if not one["noise"]["reliable"]],
+        "allowed_slower": slower,
+        "rows": rows,
+        "missing": [row["label"] for row in base["rows"] if row["id"] not in matched],
+        "failed": any(row["failed"] for row in rows),
+    }
+
+
+def machine_differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs and matters for time: the machine, Python, and versions of packages."""
+    found = [(key, base.get(key), new.get(key)) for key in (*_MACHINE, "python")]
+    packages = sorted({*base["packages"], *new["packages"]})
+    found += [(name, base["packages"].get(name), new["packages"].get(name)) for name in packages]
+    return [f"{key}: {before} before, {now} now" for key, before, now in found if before != now]
+
+
+def _partners(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The base row for each new row's id, each used once."""
+    left = list(base["rows"])
+    found: dict[str, Mapping[str, Any]] = {}
+    for row in new["rows"]:
+        same = [other for other in left if _key(other) == _key(row) and other["model"] == row["model"]]
+        if same:
+            found[row["id"]] = same[0]
+            left.remove(same[0])
+    for row in new["rows"]:
+        others = [other for other in left if _key(other) == _key(row)]
+        rivals = [one for one in new["rows"] if one["id"] not in found and _key(one) == _key(row)]
+        if row["id"] not in found and len(others) == len(rivals) == 1:
+            found[row["id"]] = others[0]
+            left.remove(others[0])
+    return found
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(tuple(value) if isinstance(value, list) else value for value in (row[name] for name in _SAME))
+
+
+def _changed(row: Mapping[str, Any], base: Mapping[str, Any] | None, seed: int, slower: float | None) -> dict[str, Any]:
+    found = {"id": row["id"], "label": row["label"], "base": None, "ratio": None, "failed": False}
+    if base is None:
+        return {**found, "verdict": "new: not in the base"}
+    found["base"] = base["id"]
+    for name, one in (("the base", base), ("this run", row)):
+        if one["status"] != "ok":
+            lost = slower is not None and one is row and one["status"] == "failed" and base["status"] == "ok"
+            return {**found, "verdict": f"{one['status']} in {name}", "failed": lost}
+    before, now = total_turns(base), total_turns(row)
+    ratio = unpaired_ratio(now, before, seed)
+    if ratio is None:
+        return {**found, "verdict": "cannot tell"}
+    word = _verdict(ratio, median_interval(now, seed), median_interval(before, seed))
+    too_slow = slower is not None and ratio.low is not None and ratio.low > 1 + slower
+    return {**found, "ratio": ratio.to_dict(), "verdict": word, "failed": too_slow}
+
+
+def _verdict(ratio: Estimate, now: Estimate | None, before: Estimate | None) -> str:
+    if now is None or before is None or not ratio.excludes(1) or now.overlaps(before):
+        return "cannot tell"
+    return "slower" if ratio.median > 1 else "faster"
