@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from unet_edge_export import FORMATS, export_model
 from unet_edge_export.to_coreml import describe_package
 from unet_edge_runtime.backend import backend_names, load_backend
 from unet_edge_runtime.errors import BackendError, ModelFileError
-from unet_edge_runtime.files import sha256_of
+from unet_edge_runtime.files import sha256_of, size_of
 from unet_edge_runtime.segmenter import Segmenter
 from unet_edge_runtime.spec import ModelSpec
 
@@ -24,7 +23,6 @@ __all__ = [
     "Artefact",
     "backend_options",
     "checkpoint_artefact",
-    "digest",
     "exported",
     "open_backends",
     "title_of",
@@ -68,19 +66,11 @@ class Artefact:
             "name": self.path.name,
             "format": self.format,
             "kind": self.spec.provenance.get("format", "PyTorch checkpoint, with the state of training"),
-            "bytes": sum(file.stat().st_size for file in _files(self.path)),
-            "sha256": digest(self.path),
+            "bytes": size_of(self.path),
+            "sha256": sha256_of(self.path),
             "precision": self.spec.precision,
             "input_size": self.spec.input_size,
         }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file; of a package, that of its sorted `<digest>  <name>` lines, as `sha256sum` prints them."""
-    if path.is_file():
-        return sha256_of(path)
-    lines = [f"{sha256_of(file)}  ./{file.relative_to(path).as_posix()}\n" for file in _files(path)]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def checkpoint_artefact(path: Path) -> Artefact:
@@ -164,8 +154,3 @@ def _is_current(spec: ModelSpec, checkpoint: Path) -> bool:
     made_by = spec.provenance.get("exported_with", {}).get("unet-edge")
     same_weights = spec.provenance.get("checkpoint_sha256") == sha256_of(checkpoint)
     return same_weights and made_by == importlib.metadata.version("unet-edge")
-
-
-def _files(path: Path) -> list[Path]:
-    """The file itself, or every file of a package in the order of its name."""
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

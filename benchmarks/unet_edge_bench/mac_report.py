@@ -18,10 +18,10 @@ from unet_edge_export.mil.interpreter import PRECISIONS
 from unet_edge_export.package_facts import describe_package
 from unet_edge_export.reference_backend import CoreMLReferenceBackend
 from unet_edge_runtime.coreml_backend import CoreMLBackend
-from unet_edge_runtime.coreml_cache import package_digest
 from unet_edge_runtime.coreml_client import COMPUTE_UNITS, CoreMLProcess, check_mac
 from unet_edge_runtime.coreml_plan import compute_plan
 from unet_edge_runtime.errors import InputError, UnetEdgeError
+from unet_edge_runtime.files import sha256_of, size_of
 from unet_edge_runtime.image import image_files
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.segmenter import Segmentation, Segmenter
@@ -101,7 +101,7 @@ def mac_report(
         "unet_edge": importlib.metadata.version("unet-edge"),
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "machine": {**mac_facts(), **_devices(package, protocol.timeout), "before": started, "after": power_and_heat()},
-        "model": {"name": package.name, "sha256": package_digest(package), "bytes": _bytes(package), **facts},
+        "model": {"name": package.name, "sha256": sha256_of(package), "bytes": size_of(package), **facts},
         "images": {"count": len(pictures), "origin": origin, "sizes": [list(p.shape[:2]) for p in pictures]},
         "protocol": asdict(protocol),
         "reference": {"backend": CoreMLReferenceBackend.name, "modes": list(references), "seconds": seconds},
@@ -232,7 +232,3 @@ def _without_paths(message: str, package: Path) -> str:
     for path, name in ((str(package.resolve()), package.name), (str(package), package.name), (home, "~")):
         message = message.replace(path, name)
     return message
-
-
-def _bytes(package: Path) -> int:
-    return sum(path.stat().st_size for path in package.rglob("*") if path.is_file())

@@ -13,7 +13,7 @@ from unet_edge.checkpoint import Checkpoint, read_checkpoint
 from unet_edge.model import UNet
 from unet_edge_runtime.backend import Backend, load_backend
 from unet_edge_runtime.errors import InputError, ModelFileError
-from unet_edge_runtime.files import atomic_path, sha256_of
+from unet_edge_runtime.files import atomic_path, sha256_of, size_of
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.spec import ModelSpec
 from unet_edge_runtime.tolerance import LossTolerance, Tolerance, tolerance_of
@@ -149,7 +149,7 @@ def export_model(
             write_coreml(model, spec, temporary, settings)
         result = _verified(checkpoint, model, spec, format, temporary, images, report)
     note = "; ".join(part for part in (note, target_note) if part)
-    return ExportResult(path=path, spec=spec, note=note, format=format, size=_bytes(path), **result)
+    return ExportResult(path=path, spec=spec, note=note, format=format, size=size_of(path), **result)
 
 
 def export_sibling(
@@ -277,8 +277,3 @@ def _tolerance(tolerance: Tolerance) -> dict[str, float]:
     if isinstance(tolerance, LossTolerance):
         return {"dice": tolerance.least_dice}
     return {"max_logit_difference": tolerance.max_logit_difference, "equal_labels": tolerance.equal_labels}
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

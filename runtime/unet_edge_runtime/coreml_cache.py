@@ -15,20 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .files import sha256_of
+from .files import files_of, sha256_of
 
-__all__ = ["CompiledModels", "package_digest"]
+__all__ = ["CompiledModels"]
 
 _CONTENT = "content.json"  # file -> SHA-256
 _KEPT = 30 * 24 * 3600  # seconds that an entry lives after its last use
-
-
-def package_digest(package: Path) -> str:
-    """SHA-256 over names and content of all files in a folder, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, content in _digests(package).items():
-        digest.update(f"{name}\0{content}\0".encode())
-    return digest.hexdigest()
 
 
 class CompiledModels:
@@ -56,7 +48,7 @@ class CompiledModels:
         Returns:
             The .mlmodelc folder, and whether it was compiled just now.
         """
-        key = hashlib.sha256(f"{package_digest(package)}\0{self.system}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{sha256_of(package)}\0{self.system}".encode()).hexdigest()[:32]
         entry = self._usable_folder() / key
         if not again and _is_intact(entry):
             with contextlib.suppress(OSError):
@@ -123,5 +115,4 @@ def _install(made: Path, entry: Path, again: bool) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files_of(folder)}

@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["atomic_path", "cache_folder", "sha256_of", "write_json"]
+__all__ = ["atomic_path", "cache_folder", "files_of", "sha256_of", "size_of", "write_json"]
 
 
 @contextlib.contextmanager
@@ -63,12 +63,31 @@ def cache_folder() -> Path:
 
 
 def sha256_of(path: Path | str) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits."""
+    """SHA-256 of a file's content, as 64 hexadecimal digits.
+
+    Of a folder, which a Core ML package is, that of the sorted `<digest>  ./<name>` lines of all files in it, as
+    `sha256sum` prints them.
+    """
+    path = Path(path)
+    if path.is_dir():
+        lines = [f"{sha256_of(file)}  ./{file.relative_to(path).as_posix()}\n" for file in files_of(path)]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def size_of(path: Path | str) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in files_of(path))
+
+
+def files_of(path: Path | str) -> list[Path]:
+    """The file itself, or all files in a folder, sorted by name."""
+    path = Path(path)
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from unet_edge.cli import main
 from unet_edge.training.reporter import Reporter
 from unet_edge_bench import demo as demo_module
 from unet_edge_bench.agreement import Outcome, insist_on_agreement
-from unet_edge_bench.artefacts import digest, exported
+from unet_edge_bench.artefacts import exported
 from unet_edge_bench.demo import BRAIN, run_demo
 from unet_edge_bench.demo_facts import by_hand
 from unet_edge_bench.demo_folder import DemoFolder
@@ -90,7 +90,7 @@ def test_artefacts_can_be_told_apart(demo, results):
     assert results["spec"]["provenance"]["checkpoint_sha256"] == artefacts["checkpoint"]["sha256"]
     package = demo / "run" / "best.mlpackage"
     assert artefacts["coreml"]["bytes"] == sum(f.stat().st_size for f in package.rglob("*") if f.is_file())
-    assert artefacts["coreml"]["sha256"] == digest(package)
+    assert artefacts["coreml"]["sha256"] == sha256_of(package)
     assert artefacts["coreml"]["precision"] == "fp16"
 
 
@@ -227,11 +227,11 @@ def test_the_digest_of_a_package(tmp_path):
     (package / "Data").mkdir(parents=True)
     (package / "Data" / "x").write_text("1")
     (package / "y").write_text("2")
-    first = digest(package)
+    first = sha256_of(package)
     shutil.move(package / "y", package / "z")
-    assert digest(package) != first
+    assert sha256_of(package) != first
     shutil.move(package / "z", package / "y")
-    assert digest(package) == first
+    assert sha256_of(package) == first
 
 
 @pytest.mark.parametrize("step", by_hand(BRAIN), ids=lambda step: step["what"])

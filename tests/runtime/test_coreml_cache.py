@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from unet_edge_runtime.coreml_cache import CompiledModels, package_digest
-from unet_edge_runtime.files import cache_folder
+from unet_edge_runtime.coreml_cache import CompiledModels
+from unet_edge_runtime.files import cache_folder, sha256_of
 
 
 @pytest.fixture
@@ -151,10 +151,10 @@ def test_a_used_entry_counts_as_new(cache, package):
 
 
 def test_the_digest_sees_names_and_content(package):
-    before = package_digest(package)
+    before = sha256_of(package)
     assert len(before) == 64
     (package / "more").write_text("")
-    assert package_digest(package) != before
+    assert sha256_of(package) != before
 
 
 def test_the_folder_can_be_chosen(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.files import atomic_path, sha256_of, write_json
+from unet_edge_runtime.files import atomic_path, sha256_of, size_of, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,3 +125,16 @@ def test_json_and_hash(tmp_path):
     assert "Größe" in (tmp_path / "a.json").read_text(encoding="utf-8")
     (tmp_path / "b").write_bytes(b"abc")
     assert sha256_of(tmp_path / "b") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_folder_has_the_digest_and_the_size_of_all_its_files(tmp_path):
+    """The digest is what `find . -type f | sort | xargs sha256sum | sha256sum` prints."""
+    (tmp_path / "package" / "data").mkdir(parents=True)
+    (tmp_path / "package" / "data" / "weights").write_bytes(b"abc")
+    (tmp_path / "package" / "manifest").write_bytes(b"")
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    listed = f"{abc}  ./data/weights\n{empty}  ./manifest\n"
+    assert sha256_of(tmp_path / "package") == hashlib.sha256(listed.encode()).hexdigest()
+    assert size_of(tmp_path / "package") == 3
+    assert size_of(tmp_path / "package" / "data" / "weights") == 3

@@ -32,11 +32,12 @@ def command(model: Path, compute_units: str | None, require_ane: float | None, a
     whole cost that it expects of it. That is a plan, not a measurement.
     """
     from unet_edge_runtime.backend import backend_for
+    from unet_edge_runtime.files import size_of
 
     kind = backend_for(model)
     plan = _plan(model, kind, compute_units, require_ane)
     readers: dict[str, Callable[[Path], dict[str, Any]]] = {"torch": _checkpoint, "onnx": _onnx, "coreml": _coreml}
-    facts = {"model": str(model), "kind": kind, "bytes": _bytes(model), **readers[kind](model)}
+    facts = {"model": str(model), "kind": kind, "bytes": size_of(model), **readers[kind](model)}
     if as_json:
         echo_json({**facts, **({"plan": plan.to_dict()} if plan else {})})
     else:
@@ -129,11 +130,6 @@ def _product(sides: list[int]) -> int:
     for side in sides:
         result *= side
     return result
-
-
-def _bytes(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
 
 
 def _print(facts: dict[str, Any]) -> None:

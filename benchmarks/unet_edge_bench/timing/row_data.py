@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unet_edge_bench.stats import median_interval, outliers, percentiles
-from unet_edge_runtime.coreml_cache import package_digest
-from unet_edge_runtime.files import sha256_of
+from unet_edge_runtime.files import sha256_of, size_of
 
 from .campaign import Measured
 from .plan import Row
@@ -42,8 +40,8 @@ def row_data(row: Row, measured: Measured, seed: int, extras: Mapping[str, Any])
         "model": row.path.name,
         "format": _FORMATS.get(row.path.suffix.lower(), row.path.suffix.lstrip(".") or "folder"),
         "backend": row.backend,
-        "sha256": _digest(row.path),
-        "bytes": _bytes(row.path),
+        "sha256": _or_none(lambda: sha256_of(row.path)),
+        "bytes": _or_none(lambda: size_of(row.path)),
         "precision": row.precision or facts.get("precision"),
         "head": facts.get("head"),
         "size": size,
@@ -129,16 +127,6 @@ def _totals(samples: Samples) -> list[list[list[float]]]:
 
 def _turns(launches: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:
     return [[float(np.median(turn)) for turn in launch] for launch in launches]
-
-
-def _digest(path: Path) -> str | None:
-    """Of a file its SHA-256; of a folder, which a Core ML package is, one over all names and contents."""
-    return _or_none(lambda: package_digest(path) if path.is_dir() else sha256_of(path))
-
-
-def _bytes(path: Path) -> int | None:
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return _or_none(lambda: sum(file.stat().st_size for file in files))
 
 
 def _or_none(find: Callable[[], Any]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import functools
-import hashlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from unet_edge_runtime.backend import backend_for
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.files import sha256_of
+from unet_edge_runtime.files import sha256_of, size_of
 from unet_edge_runtime.image import read_image
 from unet_edge_runtime.segmenter import Segmenter, padded_size
 from unet_edge_runtime.spec import ModelSpec
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Model", "Output", "Sample", "Side", "backend_here", "digest", "samples_of"]
+__all__ = ["Model", "Output", "Sample", "Side", "backend_here", "samples_of"]
 
 OPTIONS = {"torch": ("scale",), "coreml": ("compute_units",)}  # backend -> the options that `Model.open` hands on
 
@@ -194,7 +193,7 @@ class Model(Side):
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        return {"model": self.name, "sha256": digest(self.path), "bytes": _bytes(self.path)}
+        return {"model": self.name, "sha256": sha256_of(self.path), "bytes": size_of(self.path)}
 
     def facts(self) -> dict[str, Any]:
         """What ran, and what that proves."""
@@ -214,15 +213,6 @@ def backend_here(path: Path) -> str:
     """The backend for a file on this machine: a Core ML package away from macOS runs in the reference interpreter."""
     name = backend_for(path)
     return "coreml-ref" if name == "coreml" and sys.platform != "darwin" else name
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file; of a package, that of its sorted `<digest>  <name>` lines, as `sha256sum` prints them."""
-    if path.is_file():
-        return sha256_of(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = [f"{sha256_of(file)}  ./{file.relative_to(path).as_posix()}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _bytes(path: Path) -> int:
