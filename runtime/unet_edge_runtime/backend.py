@@ -16,7 +16,7 @@ from .spec import ModelSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Backend", "backend_for", "backend_names", "load_backend"]
+__all__ = ["Backend", "backend_for", "backend_names", "entry_points", "load_backend"]
 
 ENTRY_POINTS = "unet_edge.backends"
 
@@ -108,10 +108,10 @@ def _labels(picture: NDArray[np.generic], values: tuple[int, ...]) -> NDArray[np
 
 def backend_names() -> list[str]:
     """Names of all installed backends, sorted."""
-    return sorted({point.name for point in _entry_points()})
+    return sorted({point.name for point in entry_points()})
 
 
-def _entry_points() -> list[importlib.metadata.EntryPoint]:
+def entry_points() -> list[importlib.metadata.EntryPoint]:
     """The installed backends, and ours by name where nothing was installed, as in a copy on PYTHONPATH."""
     installed = list(importlib.metadata.entry_points(group=ENTRY_POINTS))
     names = {point.name for point in installed}
@@ -149,7 +149,7 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
         MissingExtraError: a package that it needs is not installed.
     """
     name = name or backend_for(path)
-    for point in _entry_points():
+    for point in entry_points():
         if point.name == name:
             try:
                 backend_class = point.load()

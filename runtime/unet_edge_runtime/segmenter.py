@@ -134,7 +134,7 @@ class Segmenter:
             (K, h, w).
         """
         height, width = x.shape[1:]
-        fixed = self._fixed_size(height, width)
+        fixed = self.input_size(height, width)
         if fixed and self.spec.head != "classmap" and (height > fixed[0] or width > fixed[1]):
             x = pad_image(x, (max(height, fixed[0]), max(width, fixed[1])), self.spec.padding)
             return run_tiled(x, fixed, lambda tile: self.backend.run(tile[None])[0])[:, :height, :width]
@@ -147,7 +147,7 @@ class Segmenter:
         x = pad_image(x, fixed or padded_size((height, width), self.spec.multiple), self.spec.padding)
         return self.backend.run(x[None])[0][:, :height, :width]
 
-    def _fixed_size(self, height: int, width: int) -> tuple[int, int] | None:
+    def input_size(self, height: int, width: int) -> tuple[int, int] | None:
         """Of a graph's fixed sizes the smallest that holds the image, else the largest; None where any is taken."""
         sizes = sorted(self.spec.input_sizes, key=lambda size: size[0] * size[1])
         holding = [size for size in sizes if size[0] >= height and size[1] >= width]

@@ -94,7 +94,14 @@ def main() -> None:
 def _missing(error: ModuleNotFoundError, command: str) -> click.ClickException:
     package = (error.name or "a package").partition(".")[0]
     extra = "train" if package in ("torch", "matplotlib", "jinja2") else "export"
-    by_command = {"export": "export", "lint": "export", "mac-report": "export", "demo": "all", "verify": "all"}
+    by_command = {
+        "export": "export",
+        "lint": "export",
+        "mac-report": "export",
+        "demo": "all",
+        "verify": "all",
+        "benchmark": "all",
+    }
     extra = by_command.get(command, extra)
     if package.startswith("unet_edge") and os.environ.get("UNET_EDGE_DEBUG"):
         raise error

@@ -84,7 +84,7 @@ class Job:
         self.shape = (image.shape[0], image.shape[1])
         self.crop = preprocess(image, segmenter.spec).shape[1:]
         height, width = self.crop
-        self.size = segmenter._fixed_size(height, width) or padded_size((height, width), segmenter.spec.multiple)
+        self.size = segmenter.input_size(height, width) or padded_size((height, width), segmenter.spec.multiple)
         if batch > 1 and (height > self.size[0] or width > self.size[1]):
             raise InputError(
                 f"the image is {height}x{width} at the network's scale, this model takes "

@@ -176,7 +176,7 @@ def _import_backend(name: str) -> type[Backend] | None:
         return backend_class
     from unet_edge_runtime import backend
 
-    point = next((point for point in backend._entry_points() if point.name == name), None)
+    point = next((point for point in backend.entry_points() if point.name == name), None)
     try:
         return point.load() if point else None
     except ImportError:
