@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 
+import onnx
 import pytest
 
 from unet_edge_bench import machine
 from unet_edge_bench.timing import ceilings
 from unet_edge_bench.timing.benchmark import _doubts
 from unet_edge_bench.timing.noise import DRIFT, SPREAD, Noise
+from unet_edge_bench.timing.product_graph import product_graph
 
 
 def noise(before=10.0, after=10.0, samples=((10.0, 10.1), (9.9, 10.0))):
@@ -39,7 +41,21 @@ def test_the_ceiling_is_the_best_of_what_was_measured():
     assert found["threads"] == 1
     assert found["gflops"] == max(found["samples"]["gflops"]) > 0.1
     assert found["gbytes_per_s"] == max(found["samples"]["gbytes_per_s"]) > 0.1
-    assert len(found["samples"]["gflops"]) == len(ceilings.SIDES)
+    assert len(found["samples"]["gflops"]) == 2 * len(ceilings.SIDES)
+
+
+def test_both_products_multiply():
+    first, second = ceilings._matrices(200)
+    expected = pytest.approx(first.astype(float) @ second.astype(float), rel=1e-5)
+    assert ceilings._numpy_product(200)() == expected
+    assert ceilings._runtime_product(200, threads=1)()[0] == expected
+
+
+@pytest.mark.parametrize("side", [1, 200, 20000])
+def test_the_model_of_a_product_follows_the_format(side):
+    model = onnx.load_from_string(product_graph(side))
+    onnx.checker.check_model(model, full_check=True)
+    assert onnx.printer.to_text(model.graph).split(") {")[0].count(f"float[{side},{side}]") == 3
 
 
 def look(threads, gflops, gbytes):
@@ -66,7 +82,7 @@ def test_a_machine_whose_rate_changed_is_doubted():
 
 def test_rates_follow_from_durations(monkeypatch):
     monkeypatch.setattr(ceilings, "_durations", lambda work, seconds: [4_000_000, 2_000_000])
-    assert ceilings._product_rate(100, 1) == pytest.approx(2 * 100**3 / 2e6)
+    assert ceilings._rate(lambda: None, 100, 1) == pytest.approx(2 * 100**3 / 2e6)
     assert ceilings._copy_rates(2, 1) == pytest.approx([ceilings.BYTES / 4e6, ceilings.BYTES / 2e6])
 
 
