@@ -75,7 +75,7 @@ LOOK = """(() => {
 
 
 def check_page(path, widths=(1280, 390), smallest=SMALLEST):
-    """Open a page at some widths, light and dark, and say what is wrong with it.
+    """Open a page at some widths and say what is wrong with it.
 
     Args:
         path: of the HTML file.

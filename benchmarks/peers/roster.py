@@ -133,7 +133,8 @@ PEERS = (
         "compiled",
         "PyTorch compiled",
         "torch_runners:CompiledRunner",
-        "torch.compile (inductor), channels_last, weights frozen; its compiler's cache is empty at the first launch",
+        "torch.compile (inductor), channels_last, weights frozen; its compiler's cache is full: the very first start "
+        "takes longer",
         "torch",
         own=False,
         suffix=".pth",

@@ -14,7 +14,8 @@ from unet_edge_runtime.image import image_files
 from .timing.arguments import numbers, protocol_of, share, sizes, words
 from .timing.benchmark import Listener, Order, benchmark
 from .timing.choices import COMPUTE_UNITS, Choices
-from .timing.compare import compare_results
+from .timing.compare import compare_results, succeeded
+from .timing.output import check_folder
 from .timing.progress import Progress
 from .timing.schema import read_results
 from .timing.text import comparison_text, results_text
@@ -23,13 +24,18 @@ __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print a table, write JSON if asked; 0, or 1 for an error or a row that became slower."""
+    """Measure, print a table, write JSON if asked; 0, or 1 for an error, no timed row, or one that became slower."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(given)
+    parser = _parser()
+    options = parser.parse_args(given)
+    if options.fail_if_slower and not options.compare:
+        parser.error("--fail-if-slower needs --compare BASE.json")
     try:
         return _run(options, shlex.join(["python", "-m", "unet_edge_bench", *given]))
     except UnetEdgeError as error:
         print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt:
         print("error: interrupted before anything was measured", file=sys.stderr)
     return 1
@@ -38,17 +44,19 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, command: str) -> int:
     base = read_results(options.compare) if options.compare else None
     limit = share(options.fail_if_slower, "--fail-if-slower") if options.fail_if_slower else None
+    if options.json:
+        check_folder(options.json.parent, "--json")
     progress = Progress()
     listener = Listener(lambda text: print(text, file=sys.stderr), progress)
     results = benchmark(_order(options, command), listener)
     progress.clear()
-    if options.json:
-        write_json(options.json, results)
     print(results_text(results))
     comparison = compare_results(base, results, limit) if base else None
     if comparison:
         print(f"\n{comparison_text(comparison)}")
-    return 1 if not results["complete"] or (comparison and comparison["failed"]) else 0
+    if options.json:
+        write_json(options.json, results)
+    return 0 if succeeded(results, comparison) else 1
 
 
 def _order(options: argparse.Namespace, command: str) -> Order:
@@ -58,7 +66,7 @@ def _order(options: argparse.Namespace, command: str) -> Order:
         batches=numbers(options.batch_sizes, "--batch-sizes"),
         threads=numbers(options.threads, "--threads") if options.threads else (),
         streams=numbers(options.streams, "--streams"),
-        compute_units=words(options.compute_units),
+        compute_units=words(options.compute_units, "--compute-units"),
     )
     images = tuple(image_files(options.images)) if options.images else ()
     protocol = protocol_of(options.quick, options.launches, options.rounds, options.seconds, options.seed)

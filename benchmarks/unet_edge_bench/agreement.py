@@ -14,7 +14,7 @@ from unet_edge_runtime.errors import AgreementError
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import Agreement, ConfusionMatrix
 from unet_edge_runtime.segmenter import Segmentation, Segmenter, save_picture
-from unet_edge_runtime.tolerance import TOLERANCES, Tolerance
+from unet_edge_runtime.tolerance import Tolerance, tolerance_of
 
 __all__ = ["Outcome", "insist_on_agreement", "mask_file", "overlay_file", "predict_all"]
 
@@ -87,7 +87,7 @@ def predict_all(segmenters: Mapping[str, Segmenter], pairs: Iterable[Pair], fold
     outcomes = {reference_name: Outcome(matrices[reference_name].summary(reference.spec))}
     for name, agreement in agreements.items():
         spec = segmenters[name].spec
-        tolerance = TOLERANCES[spec.precision].at(magnitude)
+        tolerance = tolerance_of(spec).at(magnitude)
         outcomes[name] = Outcome(matrices[name].summary(spec), agreement, tolerance)
     return outcomes
 

@@ -61,7 +61,7 @@ class Tolerance:
             )
         allowed = max(1, round((1 - self.equal_labels) * agreement.pixels))
         if agreement.flipped > allowed or not agreement.pixels:
-            found.append(f"{agreement.equal_labels:.5%} of the labels equal, required {self.equal_labels:.3%}")
+            found.append(f"{agreement.equal_labels:.5%} of the labels equal, required {100 * self.equal_labels:.9g}%")
             if agreement.compared_logits and agreement.pixels and not found[:-1]:
                 found.append(UNDECIDED)
         dice = agreement.dice or 0.0

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.browser import check_page
 from unet_edge_bench.charts import curve_charts, strip_chart
 from unet_edge_bench.page import render
 from unet_edge_bench.pictures import Cell, Row
@@ -167,3 +168,8 @@ def test_strips_start_at_zero():
     assert 0 < strip.p5 < strip.median < strip.p95
     assert strip.median == pytest.approx(2 * strip.p5, abs=0.02)
     assert len(strip.dots) == 3
+
+
+@pytest.mark.slow
+def test_a_browser_shows_it_well(demo):
+    assert check_page(demo / "index.html") == []

@@ -36,7 +36,7 @@ OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--quick", is_flag=True, help="About a minute for two or three rows: fewer and shorter turns."),
     click.option("--output", "-o", type=click.Path(path_type=Path), help="Folder to write.  [default: benchmark]"),
     click.option("--compare", type=RESULTS, metavar="BASE.json", help="Say what changed since these results."),
-    click.option("--fail-if-slower", metavar="5%", help="With --compare: exit code 1 where surely slower."),
+    click.option("--fail-if-slower", metavar="5%", help="With --compare: exit code 1 where surely slower, or broken."),
     click.option("--json", "as_json", is_flag=True, help="Print the results as JSON."),
 ]  # fmt: skip
 
@@ -66,7 +66,7 @@ def command(
     Instead of models, one saved results.json can be given: `unet-edge benchmark NEW.json --compare BASE.json`.
     """
     from unet_edge_bench.timing.arguments import share
-    from unet_edge_bench.timing.compare import compare_results
+    from unet_edge_bench.timing.compare import compare_results, succeeded
     from unet_edge_bench.timing.schema import read_results
 
     if fail_if_slower and not compare:
@@ -75,11 +75,14 @@ def command(
     base = read_results(compare) if compare else None
     saved = len(models) == 1 and models[0].suffix.lower() == ".json"
     results = read_results(models[0]) if saved else _measure(models, given, output or Path("benchmark"))
-    page = _write(results, output if saved else output or Path("benchmark"))
     comparison = compare_results(base, results, limit) if base else None
-    _tell(results, comparison, page, as_json)
-    nothing = not any(row["status"] == "ok" for row in results["rows"])
-    if nothing or not results["complete"] or (comparison and comparison["failed"]):
+    page = None
+    try:
+        page = _write(results, output if saved else output or Path("benchmark"))
+    finally:
+        # A full disk must not take with it what was measured.
+        _tell(results, comparison, page, as_json)
+    if not succeeded(results, comparison):
         sys.exit(1)
 
 
@@ -108,8 +111,8 @@ def _order(models: tuple[Path, ...], given: dict[str, Any]) -> Order:
         batches=numbers(given["batch_sizes"], "--batch-sizes"),
         threads=numbers(given["threads"], "--threads") if given["threads"] else (),
         streams=numbers(given["streams"], "--streams"),
-        precisions=words(given["precisions"]),
-        compute_units=words(given["compute_units"]),
+        precisions=words(given["precisions"], "--precisions"),
+        compute_units=words(given["compute_units"], "--compute-units"),
         device=given["device"],
         reference=given["reference"],
     )

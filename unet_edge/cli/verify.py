@@ -12,6 +12,7 @@ from .common import COMPUTE_UNITS, EXISTING_FOLDER, MODEL_FILE, echo_json, say, 
 
 if TYPE_CHECKING:
     from unet_edge_bench.verify import Sample, SavedOutputs, Side, Verification
+    from unet_edge_runtime.errors import UnetEdgeError
 
 SHARE = click.FloatRange(0, 1)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -30,7 +31,7 @@ FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.option("--max-logit-difference", type=click.FloatRange(0), help="Instead of the tolerance of the precision.")
 @click.option("--min-equal-labels", type=SHARE, help="Instead of the tolerance of the precision; 0 to 1.")
 @click.option("--min-dice", type=SHARE, help="Least Dice between the two predictions; 0 to 1.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
 @click.option("--scale", "-s", type=float, help="Image scale of a checkpoint that does not know its own.")
 @click.option("--compute-units", type=COMPUTE_UNITS, help="For coreml.  [default: ane: CPU and Neural Engine]")
 @click.option("--html", type=FILE, help="Write a page with difference maps of the worst images.")
@@ -67,7 +68,7 @@ def command(
     if not candidates and not save_outputs:
         raise click.UsageError("give a CANDIDATE to compare with, or --save-outputs")
     sides = [_open(path, scale=scale, compute_units=compute_units) for path in (reference, *candidates)]
-    samples, notes = _samples(sides, images, masks, mask_suffix, limit)
+    samples, absent = _samples(sides, images, masks, mask_suffix, limit)
     if save_outputs:
         sides = _recorded(sides, save_outputs)
     if not candidates:
@@ -75,10 +76,11 @@ def command(
         return
     overrides = Overrides(max_logit_difference, min_equal_labels, min_dice)
     result = compare(sides[0], sides[1:], samples, overrides, seed, lambda items: track(items, "verify", len(items)))
-    result.notes += notes
-    if layers:
-        _compare_layers(result, quiet=as_json)
+    result.failures += absent
+    trouble = _compare_layers(result, quiet=as_json) if layers else None
     _tell(result, html, as_json)
+    if trouble:
+        raise trouble
     sys.exit(0 if result.passed else 1)
 
 
@@ -92,7 +94,7 @@ def _open(path: Path, **options: Any) -> Side:
 def _samples(
     sides: list[Side], images: Path | None, masks: Path | None, mask_suffix: str | None, limit: int | None
 ) -> tuple[list[Sample], list[str]]:
-    """The images to compare on, and notes on those that are left out."""
+    """The images to compare on, and a line for each folder of saved outputs that lacks some."""
     from unet_edge_bench.verify import SavedOutputs, common_samples
 
     saved: list[SavedOutputs] = [side for side in sides if isinstance(side, SavedOutputs)]
@@ -102,8 +104,8 @@ def _samples(
     if not saved:
         assert samples is not None
         return _spread(samples, limit), []
-    found, notes = common_samples(saved, samples)
-    return _spread(found, limit), notes
+    found, absent = common_samples(saved, samples)
+    return _spread(found, limit), absent
 
 
 def _image_samples(images: Path, masks: Path | None, mask_suffix: str | None) -> list[Sample]:
@@ -154,27 +156,35 @@ def _save_only(side: Side, samples: list[Sample]) -> None:
     sys.exit(1 if failures else 0)
 
 
-def _compare_layers(result: Verification, quiet: bool) -> None:
+def _compare_layers(result: Verification, quiet: bool) -> UnetEdgeError | None:
+    """Add what the layers tell to the results; the first error, to be told after them."""
     from unet_edge_bench.verify.layerwise import layers_of
+    from unet_edge_runtime.errors import UnetEdgeError
 
+    trouble = None
     for pair in result.pairs:
-        pair.layers = pair.layers or layers_of(pair)
+        try:
+            pair.layers = pair.layers or layers_of(pair)
+        except UnetEdgeError as error:
+            trouble = trouble or error
+            continue
         if pair.layers.first is not None and not pair.problems:
             pair.problems.append(f"layer {pair.layers.first.name} departs by more than rounding")
             pair.reasons.append(pair.layers.reason.rstrip("."))
         if not quiet:
             click.echo(f"{pair.layers.table()}\n")
+    return trouble
 
 
 def _tell(result: Verification, html: Path | None, as_json: bool) -> None:
     from unet_edge_bench.verify.text import text
 
+    if as_json:
+        echo_json(result.to_dict())
+    else:
+        click.echo(text(result))
     if html is not None:
         from unet_edge_bench.verify.page import write_page
 
         write_page(result, html)
         say(f"page: {html}")
-    if as_json:
-        echo_json(result.to_dict())
-        return
-    click.echo(text(result))

@@ -95,6 +95,8 @@ def _bias(reference: Layer, candidate: Layer) -> str:
         return ""
     if reference.bias is None or candidate.bias is None:
         return f"has {'no' if candidate.bias is None else 'a'} bias, unlike the reference"
+    if reference.bias.shape != candidate.bias.shape:
+        return f"has {len(candidate.bias)} biases where the reference has {len(reference.bias)}"
     return _changed("biases", reference.bias, candidate.bias, moved)
 
 
@@ -121,8 +123,13 @@ def _fits(reference: Layer, candidate: Layer, weight: Tensor) -> bool:
 
 
 def _multiplied(theirs: Tensor, its: Tensor) -> str:
-    factor = float((theirs * its).sum() / (theirs * theirs).sum())
-    if abs(factor - 1) < 1e-4 or bool(((its - factor * theirs).abs() > 1e-3 * (factor * theirs).abs().max()).any()):
+    power = float((theirs * theirs).sum())
+    factor = float((theirs * its).sum()) / power if power else 0.0
+    if (
+        not factor
+        or abs(factor - 1) < 1e-4
+        or bool(((its - factor * theirs).abs() > 1e-3 * (factor * theirs).abs().max()).any())
+    ):
         return ""
     hint = " (it seems to expect pixels of another range)" if max(abs(factor), abs(1 / factor)) > 200 else ""
     return f"has {factor:.6g} times the reference's weights{hint}"

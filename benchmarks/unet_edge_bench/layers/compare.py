@@ -48,6 +48,7 @@ def compare_layers(
     image: NDArray[np.generic],
     *,
     backends: tuple[str | None, str | None] = (None, None),
+    scales: tuple[float | None, float | None] = (None, None),
 ) -> LayerReport:
     """Run two models on one image and compare every layer's result.
 
@@ -58,6 +59,7 @@ def compare_layers(
         candidate: likewise.
         image: (H, W) or (H, W, C) as `read_image` returns.
         backends: names of backends, where the files' kinds shall not decide.
+        scales: of checkpoints that do not know their own.
 
     Raises:
         ModelFileError: a file is missing, damaged, or not of unet-edge.
@@ -67,7 +69,7 @@ def compare_layers(
     """
     paths = Path(reference), Path(candidate)
     try:
-        models = [_open(path, backend) for path, backend in zip(paths, backends, strict=True)]
+        models = [_open(*each) for each in zip(paths, backends, scales, strict=True)]
         from .run import run_both
     except ModuleNotFoundError as error:
         package = (error.name or "torch").partition(".")[0]
@@ -86,14 +88,14 @@ def compare_layers(
     return LayerReport(*names, size, tuple(rows), first, reason, note)
 
 
-def _open(path: Path, backend: str | None) -> LayeredModel:
+def _open(path: Path, backend: str | None, scale: float | None) -> LayeredModel:
     kind = next(name for name, fitting in _FORMATS.items() if backend_for(path) in fitting)
     if backend is not None and backend not in _FORMATS[kind]:
         raise BackendError(f"{path}: backend {backend} does not run it: leave the backend out to compare its layers")
     if kind == "torch":
         from .from_checkpoint import CheckpointModel
 
-        return CheckpointModel(path)
+        return CheckpointModel(path, scale)
     if kind == "onnx":
         from .from_onnx import OnnxModel
 

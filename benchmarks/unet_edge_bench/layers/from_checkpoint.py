@@ -24,11 +24,11 @@ __all__ = ["CheckpointModel"]
 
 
 class CheckpointModel(LayeredModel):
-    """A checkpoint; errors are those of `read_checkpoint`."""
+    """A checkpoint; arguments and errors are those of `read_checkpoint`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scale: float | None = None) -> None:
         super().__init__()
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path, scale)
         self.path, self.spec = path, checkpoint.spec
         self.net = fold_batch_norm(checkpoint.build())
         self.layers = _layers(self.net, checkpoint.config)

@@ -14,7 +14,7 @@ from .layer import UNIT
 __all__ = ["input_reason"]
 
 _ROUNDINGS = 8.0  # between a pixel and the network's input
-_PREPARATION = ("mean", "std", "resample", "padding")
+_PREPARATION = ("mean", "std", "resample")  # not the padding: both are padded alike
 
 
 def input_reason(theirs: Tensor, its: Tensor, stored: torch.dtype, reference: ModelSpec, candidate: ModelSpec) -> str:

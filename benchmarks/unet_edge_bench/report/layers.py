@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from unet_edge_bench.costs import LayerRow, Roofline, bottleneck
 
 from .canvas import WIDE, Canvas, both, clipped
 from .view import Row
@@ -34,26 +31,8 @@ def layer_bars(row: Row) -> str:
 
 def bottleneck_of(row: Row) -> str:
     """Which layers lose most time above their limit, as a sentence; empty where none was timed."""
-    cost, limit = row.data.get("cost"), row.data.get("limit")
-    if not (timed_layers(row) and cost and limit):
-        return ""
-    names = [field.name for field in dataclasses.fields(LayerRow)]
-    rows = tuple(LayerRow(**{name: layer[name] for name in names}) for layer in row.data["layers"])
-    source = "estimated" if "estimated" in (limit.get("note") or "") else "measured"
-    sentence = bottleneck(
-        Roofline(
-            rows,
-            cost["macs"],
-            cost["weight_bytes"],
-            cost["activation_bytes"],
-            limit["ms"],
-            limit["bound"],
-            limit["per_layer"],
-            None,
-            source,
-        )
-    )
-    return sentence.replace(" %", "\u00a0%")
+    limit = row.data.get("limit")
+    return str(limit["bottleneck"]).replace(" %", "\u00a0%") if limit and timed_layers(row) else ""
 
 
 def _draw(layers: Sequence[Mapping[str, Any]], width: float) -> Canvas:

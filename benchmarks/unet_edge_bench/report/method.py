@@ -16,11 +16,11 @@ def protocol_text(results: Mapping[str, Any]) -> list[str]:
     least = plural(p["min_samples"], "sample")
     return [
         f"{plural(p['launches'], 'launch')}: in each, every row got a new process, in an order that moves on from "
-        "launch to launch. A process imported its runtime, loaded the model, ran it once, then warmed up until two "
+        "launch to launch. A process imported its runtime, loaded the model, ran it once, then warmed up until three "
         f"windows of images in a row took equally long{_unsteady(results)}.",
         f"Then {plural(p['rounds'], 'round')} a launch: the rows took turns (A B C, C A B, B C A), so that a busy "
-        "moment meets them alike. A turn is one untimed image, then timed ones for "
-        f"{p['seconds_per_turn']:g} s and at least {least}, by a monotonic clock in nanoseconds.",
+        f"moment meets them alike. A turn is untimed images for {p['settle_seconds']:g} s and at least one, then timed "
+        f"ones for {p['seconds_per_turn']:g} s and at least {least}, by a monotonic clock in nanoseconds.",
         f"A median is that of the turns' medians. Its {percent(p['confidence'])} interval is a bootstrap over launches "
         "and the rounds within them, widened for the small number of launches (Kalibera and Jones, 2013; Hesterberg, "
         f"2015; seed {results.get('seed')}).",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .view import Row, View
-from .words import bytes_text, duration, number, percent, scientific, spread
+from .words import bytes_text, duration, number, percent, plural, scientific, spread
 
 __all__ = ["Cell", "Table", "agreement_table", "note_of", "plan_table", "result_table"]
 
@@ -75,10 +75,14 @@ def plan_table(view: View) -> Table:
 
 
 def note_of(row: Row) -> str:
-    """Why a row is wrong or was not timed; empty for the others."""
+    """Why a row is wrong or was not timed, or which images it was not judged on; empty for the others."""
     if row.wrong:
         return "; ".join(map(str, row.data["agreement"].get("problems") or []))
-    return "" if row.total else str(row.data.get("reason") or "")
+    if not row.total:
+        return str(row.data.get("reason") or "")
+    judged = row.data.get("agreement") or row.data.get("scores") or {}
+    left_out = judged.get("failures") or []
+    return f"{plural(len(left_out), 'image')} left out of agreement and scores: {left_out[0]}" if left_out else ""
 
 
 def _table(

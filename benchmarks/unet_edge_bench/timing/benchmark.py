@@ -92,8 +92,9 @@ def benchmark(order: Order, listener: Listener | None = None) -> dict[str, Any]:
         BackendError: no model can be opened, or the machine cannot be measured.
     """
     models = describe(order.choices)
-    if all(model.spec is None for model in models):
-        raise BackendError(models[0].problem)
+    if models[0].spec is None:
+        # A speed without agreement says nothing, and there is nothing to agree with.
+        raise BackendError(f"the reference cannot be opened: {models[0].problem}; or name another with --reference")
     with tempfile.TemporaryDirectory() as folder:
         pictures = Pictures(Path(folder), order.images, models[0].spec)
         run = _Run(order, listener or Listener(), rows_of(models, order.choices, pictures), pictures)
@@ -122,8 +123,7 @@ class _Run:
             raise KeyboardInterrupt
         try:
             if campaign.complete:
-                self._look_at_the_machine()
-                campaign.noise.doubts += _doubts(*self.looks)
+                self._look_again(campaign)
                 self._count(campaign)
         except KeyboardInterrupt:
             campaign.complete = False
@@ -151,9 +151,6 @@ class _Run:
         """Agreement and scores of each model, which all its rows share."""
         models = list({id(model): model for model, _ in self.pairs}.values())
         reference, threads = models[0], max(row.threads for row in self.rows)
-        if reference.spec is None:
-            self.listener.say(f"nothing is compared: the reference cannot be opened ({reference.problem})")
-            return
         images = Images(
             tuple(self.order.images[index] for index in self.compared) or (self.pictures.plain(),),
             tuple(self.order.masks[index] for index in self.compared) if self.order.masks else (),
@@ -164,8 +161,8 @@ class _Run:
                 self._share(model, judge(reference, model, images, threads))
 
     def _share(self, model: Model, found: Mapping[str, Any]) -> None:
-        for failure in (found["agreement"] or {}).get("failures", ()):
-            self.listener.say(f"{model.path.name}: left out of the comparison: {failure}")
+        for failure in (found["agreement"] or found["scores"] or {}).get("failures", ()):
+            self.listener.say(f"{model.path.name}: left out of agreement and scores: {failure}")
         for other, row in self.pairs:
             if other is model:
                 agreement = found["agreement"] and {"reference": self.rows[0].id, **found["agreement"]}
@@ -178,6 +175,15 @@ class _Run:
             self.listener.progress(number, len(counts), "measure the machine")
             look.append(measure_ceiling(threads, self.order.ceiling_seconds))
         self.looks.append(look)
+
+    def _look_again(self, campaign: Campaign) -> None:
+        """What cannot be measured afterwards must not take with it what was."""
+        try:
+            self._look_at_the_machine()
+        except BackendError as error:
+            campaign.noise.doubts.append(f"the machine's rates could not be measured after the run ({error})")
+        else:
+            campaign.noise.doubts += _doubts(*self.looks)
 
     def _count(self, campaign: Campaign) -> None:
         ceilings = highest(self.looks)

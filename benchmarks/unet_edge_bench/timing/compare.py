@@ -9,9 +9,10 @@ from unet_edge_bench.stats import Estimate, median_interval, unpaired_ratio
 
 from .row_data import total_turns
 
-__all__ = ["Comparison", "compare_results", "machine_differences"]
+__all__ = ["Comparison", "compare_results", "machine_differences", "succeeded"]
 
 _SAME = ("backend", "format", "size", "image_size", "batch", "threads", "streams", "precision", "head", "compute_units")
+_TOLD = ("size", "image_size", "precision", "head")  # what only a model that could be opened tells
 _MACHINE = ("system", "machine", "processor", "physical_cores", "memory_bytes")
 
 Comparison = dict[str, Any]
@@ -30,7 +31,8 @@ def compare_results(base: Mapping[str, Any], new: Mapping[str, Any], slower: flo
     Returns:
         `machine`: what differs between the machines, in words; `rows`: id, label, `ratio` (new / base: median, low,
         high), `verdict` (faster, slower, cannot tell; or why there is none), and `failed`: the interval shows that
-        it is slower by more than allowed; `missing`: labels of base rows without a partner; `failed`: any row.
+        it is slower by more than allowed, or it failed or became wrong; `missing`: labels of base rows without a
+        partner; `failed`: any row.
     """
     partners = _partners(base, new)
     rows = [_changed(row, partners.get(row["id"]), new["seed"], slower) for row in new["rows"]]
@@ -45,6 +47,12 @@ def compare_results(base: Mapping[str, Any], new: Mapping[str, Any], slower: flo
     }
 
 
+def succeeded(results: Mapping[str, Any], comparison: Comparison | None) -> bool:
+    """Whether the run came to its end, at least one row was timed, and no row fails the comparison."""
+    timed = any(row["status"] == "ok" for row in results["rows"])
+    return bool(results["complete"]) and timed and not (comparison and comparison["failed"])
+
+
 def machine_differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs and matters for time: the machine, Python, and versions of packages."""
     found = [(key, base.get(key), new.get(key)) for key in (*_MACHINE, "python")]
@@ -57,22 +65,31 @@ def _partners(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Mapp
     """The base row for each new row's id, each used once."""
     left = list(base["rows"])
     found: dict[str, Mapping[str, Any]] = {}
+    # The id first: it tells two models of one name by their folders.
+    for name in ("id", "model"):
+        for row in new["rows"]:
+            same = [other for other in left if other[name] == row[name] and _alike(other, row)]
+            if same and row["id"] not in found:
+                found[row["id"]] = same[0]
+                left.remove(same[0])
     for row in new["rows"]:
-        same = [other for other in left if _key(other) == _key(row) and other["model"] == row["model"]]
-        if same:
-            found[row["id"]] = same[0]
-            left.remove(same[0])
-    for row in new["rows"]:
-        others = [other for other in left if _key(other) == _key(row)]
-        rivals = [one for one in new["rows"] if one["id"] not in found and _key(one) == _key(row)]
+        others = [other for other in left if _alike(other, row)]
+        rivals = [one for one in new["rows"] if one["id"] not in found and _alike(one, row)]
         if row["id"] not in found and len(others) == len(rivals) == 1:
             found[row["id"]] = others[0]
             left.remove(others[0])
     return found
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(tuple(value) if isinstance(value, list) else value for value in (row[name] for name in _SAME))
+def _alike(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether all choices are the same, as far as both rows know them."""
+    known = [name for name in _SAME if not (name in _TOLD and None in (first[name], second[name]))]
+    return all(first[name] == second[name] for name in known)
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    is_wrong = row["agreement"] and not row["agreement"]["passed"]
+    return "wrong" if is_wrong else str(row["status"])
 
 
 def _changed(row: Mapping[str, Any], base: Mapping[str, Any] | None, seed: int, slower: float | None) -> dict[str, Any]:
@@ -80,10 +97,11 @@ def _changed(row: Mapping[str, Any], base: Mapping[str, Any] | None, seed: int, 
     if base is None:
         return {**found, "verdict": "new: not in the base"}
     found["base"] = base["id"]
-    for name, one in (("the base", base), ("this run", row)):
-        if one["status"] != "ok":
-            lost = slower is not None and one is row and one["status"] == "failed" and base["status"] == "ok"
-            return {**found, "verdict": f"{one['status']} in {name}", "failed": lost}
+    if _state(base) != "ok":
+        return {**found, "verdict": f"{_state(base)} in the base"}
+    if _state(row) != "ok":
+        lost = slower is not None and _state(row) in ("failed", "wrong")
+        return {**found, "verdict": f"{_state(row)} in this run", "failed": lost}
     before, now = total_turns(base), total_turns(row)
     ratio = unpaired_ratio(now, before, seed)
     if ratio is None:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.image import to_uint8
+from unet_edge_runtime.image import MAX_PIXELS, to_uint8
 from unet_edge_runtime.transform import scaled_size
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ def fit_image(image: NDArray[np.generic], network: tuple[int, int], scale: float
         An image of the same kind; uint8 where its size changes.
 
     Raises:
-        InputError: a scale above 1 that never gives this size.
+        InputError: a scale above 1 that never gives this size, or more pixels than an image may have.
     """
     size = size_for(network, scale)
+    _check_size(size)
     if scaled_size(size, scale) != network:
         raise InputError(f"no image becomes {network[0]}x{network[1]} at scale {scale:g}: choose another --sizes")
     if image.shape[:2] == size:
@@ -52,9 +53,15 @@ def fit_image(image: NDArray[np.generic], network: tuple[int, int], scale: float
 
 
 def draw_picture(size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Smooth blobs with a little noise, (height, width, 3), the same in every run."""
+    """Smooth blobs with a little noise, (height, width, 3), the same in every run. Raises `InputError`: too large."""
+    _check_size(size)
     generator = np.random.default_rng(0)
     blobs = generator.integers(0, 256, (6, 8, 3), np.uint8)
     smooth = np.asarray(Image.fromarray(blobs).resize((size[1], size[0]), Image.Resampling.BICUBIC))
     noise = generator.integers(-8, 9, smooth.shape, np.int16)
     return (smooth + noise).clip(0, 255).astype(np.uint8)
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise InputError(f"the network's input asks for an image of {size[0]}x{size[1]}: choose smaller --sizes")

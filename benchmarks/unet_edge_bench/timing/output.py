@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,27 @@ from unet_edge_runtime.files import atomic_path, write_json
 
 from .schema import schema_of
 
-__all__ = ["check_output", "write_output"]
+__all__ = ["check_folder", "check_output", "write_output"]
 
 NAMES = ("results.json", "results.md", "index.html")
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that can neither be written to nor made, before hours of measuring. Raises `InputError`."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file: choose another {option}")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{there}: cannot be written to: choose another {option}")
+
+
 def check_output(folder: Path) -> None:
-    """Refuse a place where something else would be overwritten, before hours of measuring.
+    """Refuse a place where something else would be overwritten, or nothing can be written.
 
     Raises:
-        InputError: it is a file, or holds files of these names that no benchmark wrote.
+        InputError: it is a file, cannot be written to, or holds files of these names that no benchmark wrote.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file: choose another --output")
+    check_folder(folder, "--output")
     there = [name for name in NAMES if (folder / name).exists()]
     if there and not str(schema_of(folder / "results.json")).startswith("unet-edge-benchmark/"):
         raise InputError(f"{folder}: holds a {there[0]} that is not a benchmark's: choose another --output")

@@ -73,7 +73,7 @@ class Protocol:
         timeout: seconds after which one answer of a process is given up.
 
     Raises:
-        InputError: fewer than two launches or rounds, or nothing to do in a turn.
+        InputError: fewer than two launches or rounds, nothing to do in a turn, or a negative seed.
     """
 
     launches: int = 5
@@ -90,8 +90,13 @@ class Protocol:
             raise InputError(
                 f"{self.launches} launches of {self.rounds} rounds give no interval: take at least 2 of each"
             )
-        if self.min_samples < 1 or self.seconds_per_turn < 0:
-            raise InputError("a turn needs at least one sample, and no negative time")
+        if self.min_samples < 1 or not 0 <= self.seconds_per_turn < self.timeout:
+            raise InputError(
+                f"a turn of {self.seconds_per_turn:g} s and {self.min_samples} samples: take at least one sample, and "
+                f"0 to less than {self.timeout:g} s"
+            )
+        if self.seed < 0:
+            raise InputError(f"the seed is {self.seed}: take 0 or more")
 
     def seconds(self, rows: int) -> float:
         """How long measuring that many rows takes at least."""

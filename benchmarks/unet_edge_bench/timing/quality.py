@@ -109,7 +109,8 @@ def _answer(pair: Mapping[str, Any], failures: Sequence[str]) -> dict[str, Any]:
     scores = pair["scores"]
     if scores is None:
         return {"agreement": agreement, "scores": None}
-    return {"agreement": agreement, "scores": {**scores["candidate"], "difference": scores["difference"]}}
+    told = {"difference": scores["difference"], "failures": agreement["failures"]}
+    return {"agreement": agreement, "scores": {**scores["candidate"], **told}}
 
 
 if __name__ == "__main__":

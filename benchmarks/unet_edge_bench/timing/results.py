@@ -41,8 +41,8 @@ def build_results(
         origin: what was timed on, in words.
         command: that did all this.
         ceilings: as `measure_ceiling` returns them.
-        extras: by row id, any of agreement, scores, cost, limit, layers, plan, parameters; and `facts`, what a worker
-            would say of a model that is not timed.
+        extras: by row id, any of agreement, scores, cost, limit, layers, plan; and `facts`, what a worker would
+            say of a model that is not timed.
 
     Returns:
         Plain data that follows `results.schema.json`.

@@ -12,12 +12,12 @@ from unet_edge_runtime.files import sha256_of, size_of
 
 from .campaign import Measured
 from .plan import Row
+from .stages import STAGES
 
 __all__ = ["all_samples", "row_data", "stage_turns", "total_turns"]
 
 _FORMATS = {".onnx": "onnx", ".mlpackage": "coreml", ".pth": "checkpoint", ".pt": "checkpoint", ".th": "checkpoint"}
-_STAGES = ("preprocess", "inference", "postprocess")
-_EXTRAS = ("parameters", "agreement", "scores", "cost", "limit", "layers", "plan")
+_EXTRAS = ("agreement", "scores", "cost", "limit", "layers", "plan")
 
 Samples = Mapping[str, Sequence[Sequence[Sequence[float]]]]  # stage -> launches -> rounds -> milliseconds
 
@@ -90,7 +90,7 @@ def _status(row: Row, measured: Measured) -> tuple[str, str | None]:
 
 def _statistics(samples: Samples, seed: int) -> dict[str, Any] | None:
     """Of each stage, and of the stages of each image added up."""
-    stages = {**{stage: samples[stage] for stage in _STAGES}, "total": _totals(samples)}
+    stages = {**{stage: samples[stage] for stage in STAGES}, "total": _totals(samples)}
     found = {}
     for stage, launches in stages.items():
         values = [value for launch in launches for turn in launch for value in turn]
@@ -121,7 +121,7 @@ def _throughput(measured: Measured, seed: int) -> dict[str, Any] | None:
 def _totals(samples: Samples) -> list[list[list[float]]]:
     return [
         [[sum(sample) for sample in zip(*turn, strict=True)] for turn in zip(*launch, strict=True)]
-        for launch in zip(*(samples[stage] for stage in _STAGES), strict=True)
+        for launch in zip(*(samples[stage] for stage in STAGES), strict=True)
     ]
 
 

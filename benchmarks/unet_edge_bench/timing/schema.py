@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from unet_edge_runtime.errors import InputError
 
 from .results import SCHEMA
+from .stages import STAGES
 
 __all__ = ["SCHEMA_FILE", "read_results", "schema_of", "schema_problems"]
 
@@ -18,6 +20,7 @@ SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 """JSON Schema, with a description of every field."""
 
 MAX_BYTES = 256 << 20  # of a file that is read back
+MOST = 1e300  # no number in a result is as large; larger integers do not fit a float
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,
@@ -51,7 +54,7 @@ def read_results(path: Path) -> dict[str, Any]:
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: its schema is {str(schema)[:60]!r}, this version reads {SCHEMA!r}: measure again")
-    if problem := next(schema_problems(data), None):
+    if problem := next(itertools.chain(schema_problems(data), _ragged(data)), None):
         raise InputError(f"{path}: is damaged ({problem}): measure again")
     return dict(data)
 
@@ -67,7 +70,7 @@ def schema_of(path: Path) -> str | None:
 
 
 def schema_problems(data: Any) -> Iterator[str]:
-    """Where data do not follow the schema: as far as `type`, `enum`, `required`, `properties` and `items` go."""
+    """Where data do not follow the schema, as far as the keywords go that it uses."""
     whole = _schema()
     yield from _problems(data, whole, "results", whole.get("$defs", {}))
 
@@ -88,6 +91,8 @@ def _problems(value: Any, schema: dict[str, Any], where: str, shared: dict[str, 
         return
     if "enum" in schema and value not in schema["enum"]:
         yield f"{where} is none of {', '.join(map(str, schema['enum']))}"
+    if "exclusiveMinimum" in schema and value is not None and value <= schema["exclusiveMinimum"]:
+        yield f"{where} is not above {schema['exclusiveMinimum']}"
     if isinstance(value, dict):
         yield from (f"{where} has no {name}" for name in schema.get("required", ()) if name not in value)
         for name, part in schema.get("properties", {}).items():
@@ -99,5 +104,16 @@ def _problems(value: Any, schema: dict[str, Any], where: str, shared: dict[str, 
 
 
 def _is(value: Any, kind: str) -> bool:
-    # bool is an int to Python, not to JSON.
-    return isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+    # bool is an int to Python, not to JSON; NaN and infinity are floats to Python, and nothing to JSON.
+    if isinstance(value, (bool, int, float)) and kind in ("integer", "number"):
+        return isinstance(value, _TYPES[kind]) and not isinstance(value, bool) and -MOST < value < MOST
+    return isinstance(value, _TYPES[kind])
+
+
+def _ragged(results: dict[str, Any]) -> Iterator[str]:
+    """Rows whose stages do not have the same launches, rounds and samples, of which each turn has one."""
+    for index, row in enumerate(results["rows"]):
+        samples = [row["samples_ms"][stage] for stage in STAGES]
+        shapes = [[[len(turn) for turn in launch] for launch in stage] for stage in samples]
+        if any(shape != shapes[0] for shape in shapes) or any(0 in launch for launch in shapes[0]):
+            yield f"results.rows[{index}].samples_ms has stages of different lengths, or a turn without samples"

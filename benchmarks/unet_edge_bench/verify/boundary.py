@@ -17,6 +17,8 @@ BOUNDARY_TOLERANCE = 0.0075
 """Of the image's diagonal: outlines this close count as the same (Csurka et al., "What is a good evaluation measure for
 semantic segmentation?", BMVC 2013); at least one pixel."""
 
+NOWHERE = np.int32(1 << 29)  # a place further away than any image is long
+
 
 @dataclass
 class Boundary:
@@ -85,8 +87,7 @@ def _near(pixels: NDArray[np.bool_], targets: NDArray[np.bool_], tolerance: floa
 
 def _distance_in_row(targets: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Pixels from each place to the nearest target in the same row."""
-    width = targets.shape[1]
-    place = np.arange(width, dtype=np.int32)
-    left = np.maximum.accumulate(np.where(targets, place, -2 * width), axis=1)
-    right = np.minimum.accumulate(np.where(targets, place, 3 * width)[:, ::-1], axis=1)[:, ::-1]
+    place = np.arange(targets.shape[1], dtype=np.int32)
+    left = np.maximum.accumulate(np.where(targets, place, -NOWHERE), axis=1)
+    right = np.minimum.accumulate(np.where(targets, place, NOWHERE)[:, ::-1], axis=1)[:, ::-1]
     return np.minimum(place - left, right - place).astype(np.int32)

@@ -37,6 +37,11 @@ class Overrides:
     equal_labels: float | None = None
     dice: float | None = None
 
+    def __post_init__(self) -> None:
+        # Nothing is above or below NaN: the check could not fail.
+        if any(bound is not None and np.isnan(bound) for bound in (self.max_difference, self.equal_labels, self.dice)):
+            raise InputError("a tolerance is NaN: give a number")
+
     def applied(self, tolerance: Tolerance) -> Tolerance:
         """A tolerance with these bounds."""
         return Tolerance(

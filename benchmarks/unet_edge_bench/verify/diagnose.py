@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unet_edge_runtime.errors import MissingExtraError, UnetEdgeError
+from unet_edge_runtime.errors import InputError, MissingExtraError, UnetEdgeError
 from unet_edge_runtime.scores import Agreement
 from unet_edge_runtime.transform import postprocess, preprocess
 
@@ -28,6 +29,9 @@ RESTORED_SNR = 30.0  # dB that it has to reach
 
 Guess = tuple[str, Output]
 """A sentence, and what the candidate would have returned if it is true."""
+
+Quality = tuple[bool, float]
+"""Whether a guess explains all, or nearly all; and how well, in dB, or as the share of equal labels."""
 
 
 def diagnose(report: PairReport) -> list[str]:
@@ -55,7 +59,7 @@ def diagnose(report: PairReport) -> list[str]:
         found = [*case.differences(), *_layers(report)] or list(filter(None, [case.best(case.other_gain())]))
     except UnetEdgeError as error:
         return [f"its cause was not found: {error}"]
-    return [*found, *_flips(report)]
+    return [*found, *_flips(report)] or ["its cause was not found"]
 
 
 class _Case:
@@ -71,13 +75,14 @@ class _Case:
 
     def first(self, guesses: Iterable[Guess]) -> str:
         """The first sentence whose output agrees, or an empty one."""
-        return next((text for text, output in guesses if self._quality(output) is not None), "")
+        return next((_told(text, quality) for text, output in guesses if (quality := self._quality(output))), "")
 
     def best(self, guesses: Iterable[Guess]) -> str:
         """The sentence whose output agrees best, or an empty one where none does."""
         rated = [(self._quality(output), text) for text, output in guesses]
-        agreeing = [(quality, text) for quality, text in rated if quality is not None]
-        return max(agreeing, key=lambda one: one[0])[1] if agreeing else ""
+        agreeing = [(quality, text) for quality, text in rated if quality]
+        quality, text = max(agreeing, key=lambda one: one[0], default=(None, ""))
+        return _told(text, quality) if quality else ""
 
     def decided_otherwise(self) -> str:
         """Whether the outputs agree, and another threshold makes other labels of them."""
@@ -88,14 +93,20 @@ class _Case:
         labels = postprocess(self.theirs.values, theirs.replace(threshold=ours.threshold), self.theirs.size)
         agreement = Agreement()
         agreement.add(self.ours.values, None, self.reference.labels(self.ours), labels)
-        return "" if self.report.tolerance.problems(agreement) else f"it decides by {found[0]}; the outputs agree"
+        agreement.max_difference = self.before.agreement.max_difference
+        agreement.compared_logits = self.before.agreement.compared_logits
+        what = "the outputs agree" if agreement.compared_logits else "by the reference's the labels agree"
+        return "" if self.report.tolerance.problems(agreement) else f"it decides by {found[0]}; {what}"
 
     def same_treatment(self) -> Iterator[Guess]:
         """What the specs say is different: how images become network input."""
         ours, theirs = self.reference.spec, self.candidate.spec
         spec = treated_like(theirs, ours)
         if (found := treatment_differences(ours, theirs)) and spec is not None and self.live is not None:
-            output = self.live.treating(spec).output(self.sample)
+            try:
+                output = self.live.treating(spec).output(self.sample)
+            except InputError:  # a class map's fixed size cannot hold the image at the reference's scale
+                return
             yield f"it treats images with {', '.join(found)}; treated like the reference's they agree", output
 
     def other_inputs(self) -> Iterator[Guess]:
@@ -139,7 +150,7 @@ class _Case:
         found = treatment_differences(self.reference.spec, self.candidate.spec)
         return [f"it treats images with {', '.join(found)}"] if found else []
 
-    def _quality(self, output: Output) -> float | None:
+    def _quality(self, output: Output) -> Quality | None:
         """How well an output agrees; None where it would not have passed, nor come near it from far away."""
         after, tolerance = measure(self.reference, self.candidate, self.ours, output), self.report.tolerance
         passes = not tolerance.problems(after.agreement)
@@ -148,7 +159,13 @@ class _Case:
             return None
         if passes and not tolerance.problems(self.before.agreement):
             return None  # this image tells nothing
-        return after.snr_db if after.snr_db is not None else after.agreement.equal_labels
+        if after.identical:
+            return passes, math.inf
+        return passes, after.snr_db if after.snr_db is not None else after.agreement.equal_labels
+
+
+def _told(text: str, quality: Quality) -> str:
+    return text if quality[0] else f"{text} (nearly: something smaller differs as well)"
 
 
 def _near(before: Measurement, after: Measurement) -> bool:
@@ -197,5 +214,5 @@ def _flips(report: PairReport) -> list[str]:
     if not flips:
         return []
     if flips["sure"]:
-        return [f"of the flipped pixels, the reference was sure of {flips['sure'] / flipped:.1%}"]
+        return [f"of the {flipped:,} flipped pixels, the reference was sure of {flips['sure']:,}"]
     return [f"labels flip only where the reference was undecided, at most {flips['margin_largest']:.3g} from a tie"]

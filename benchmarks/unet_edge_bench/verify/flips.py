@@ -43,7 +43,7 @@ class Flips:
 
     def add(self, margins: NDArray[np.float32], sure: NDArray[np.bool_]) -> None:
         """Count flipped pixels: the reference's margin at each, and whether it was sure; NaN counts as 0."""
-        margins = np.nan_to_num(margins, nan=0.0).clip(0, LARGEST)
+        margins = np.abs(np.nan_to_num(margins, nan=0.0)).clip(0, LARGEST)  # -0.0 is another bit pattern
         self.count += margins.size
         self.sure += int(sure.sum())
         self.largest = max(self.largest, float(margins.max(initial=0.0)))

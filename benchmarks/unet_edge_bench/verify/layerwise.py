@@ -22,11 +22,15 @@ def layers_of(report: PairReport) -> LayerReport:
         MissingExtraError: a package that it needs is not installed.
     """
     reference, candidate = report.reference.model, report.candidate.model
-    if reference is None or candidate is None or not report.images:
+    if not report.images:
+        raise InputError(f"{report.candidate.name}: no image was compared, so its layers cannot be")
+    if reference is None or candidate is None:
         raise InputError("layers are compared where both models can run, not from saved outputs: give both models")
     try:
         from unet_edge_bench.layers import compare_layers
     except ModuleNotFoundError as error:
         raise MissingExtraError((error.name or "a package").partition(".")[0], "export", "verify --layers") from None
     names = reference.segmenter.backend.name, candidate.segmenter.backend.name
-    return compare_layers(reference.path, candidate.path, report.images[0].sample.pixels(), backends=names)
+    scales = reference.segmenter.backend.spec.scale, candidate.segmenter.backend.spec.scale
+    pixels = report.images[0].sample.pixels()
+    return compare_layers(reference.path, candidate.path, pixels, backends=names, scales=scales)

@@ -115,7 +115,7 @@ def comparable(reference: ModelSpec, candidate: ModelSpec) -> tuple[str, str]:
 
 def comparable_values(output: Output, spec: ModelSpec, kind: str) -> NDArray[np.float32]:
     """An output as logits, or as the probabilities (classes, h, w) that follow from it."""
-    if kind == spec.head:
+    if kind == "logits" or (kind == spec.head and spec.outputs > 1):
         return output.values
     return probabilities(output.values, spec, (output.values.shape[1], output.values.shape[2]))
 

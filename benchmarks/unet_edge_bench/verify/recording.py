@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from .sides import Model, Output, Sample, Side
 
 __all__ = ["Progress", "Recording", "collect", "record"]
 
+LIST_EVERY = 2.0  # seconds between two indices: what a killed process loses at most
+
 Progress = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Wraps what is gone through, for a progress bar."""
 
@@ -30,7 +33,7 @@ class Recording(Side):
         folder: for the outputs; one of an earlier run of the same model goes on.
 
     Raises:
-        InputError: the folder holds another model's outputs, or cannot be written to.
+        InputError: the folder holds outputs of another model, machine or version, or cannot be written to.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -38,6 +41,7 @@ class Recording(Side):
         self.folder, self.name, self.spec = folder, model.name, model.spec
         self._sizes: dict[str, tuple[str, tuple[int, int]]] = {}
         self._views: dict[Model, Recording] = {model: self}
+        self._listed = -LIST_EVERY
         if (folder / INDEX).exists():
             self._go_on(SavedOutputs(folder))
         elif folder.exists() and any(folder.iterdir()):
@@ -45,9 +49,11 @@ class Recording(Side):
 
     def _go_on(self, before: SavedOutputs) -> None:
         was, now = before.facts(), self.model.facts()
-        same = all(was[key] == now[key] for key in ("sha256", "backend"))
+        same = all(was[key] == now[key] for key in ("sha256", "backend", "compute_units"))
         if not same or before.spec.to_json() != self.spec.to_json():
             raise InputError(f"{self.folder} holds the outputs of another model ({before.name}): choose another folder")
+        if before.machine != machine_facts():
+            raise InputError(f"{self.folder} was made on another machine or with other versions: choose another folder")
         self._sizes = {digest: (before.names[digest], size) for digest, size in before.images.items()}
 
     def output(self, sample: Sample) -> Output:
@@ -60,6 +66,8 @@ class Recording(Side):
         with atomic_path(path) as temporary:
             np.savez_compressed(temporary, output=np.ascontiguousarray(output.values))
         self._sizes[sample.sha256] = (sample.name, output.size)
+        if time.monotonic() > self._listed + LIST_EVERY:
+            self.close()
         return output
 
     def facts(self) -> dict[str, Any]:
@@ -70,8 +78,10 @@ class Recording(Side):
         """As the model's; outputs of another input size go to a folder of their own."""
         view = self.model.like(spec)
         if view not in self._views:
-            size = "x".join(map(str, view.spec.input_size or ()))
-            self._views[view] = Recording(view, self.folder.with_name(f"{self.folder.name}-{size}"))
+            spec = view.spec
+            parts = ["x".join(map(str, size or ())) for size in spec.input_sizes or (spec.input_size,)]
+            parts += [spec.head] if spec.head != self.spec.head else []
+            self._views[view] = Recording(view, self.folder.with_name("-".join([self.folder.name, *parts])))
         return self._views[view]
 
     def ran_otherwise(self, size: tuple[int, int]) -> bool:
@@ -85,6 +95,7 @@ class Recording(Side):
         images = [{"name": n, "sha256": digest, "size": list(size)} for digest, (n, size) in self._sizes.items()]
         content = {"model": self.facts(), "spec": self.spec.to_dict(), "machine": machine_facts(), "images": images}
         write_json(self.folder / INDEX, {"schema": SCHEMA, **content})
+        self._listed = time.monotonic()
 
 
 def collect(model: Model, samples: Sequence[Sample], folder: Path, progress: Progress = iter) -> SavedOutputs:

@@ -125,8 +125,8 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every candidate agrees and every image could be used."""
-        return not self.failures and all(pair.passed for pair in self.pairs)
+        """Whether every candidate agrees and every image could be used; never of no image."""
+        return bool(self.images) and not self.failures and all(pair.passed for pair in self.pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""

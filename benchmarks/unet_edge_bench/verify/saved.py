@@ -54,7 +54,7 @@ class SavedOutputs(Side):
             self.spec = ModelSpec.from_dict(data["spec"], str(folder / INDEX))
             self.images = {_checked_digest(i["sha256"]): _checked_size(i["size"], self.spec) for i in data["images"]}
             self.names = {i["sha256"]: str(i["name"]) for i in data["images"]}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f"{folder / INDEX}: damaged ({type(error).__name__}: {error}): save again") from None
         except UnetEdgeError as error:
             raise InputError(f"{folder / INDEX}: damaged ({error}): save again") from None
@@ -81,7 +81,7 @@ class SavedOutputs(Side):
 def common_samples(
     folders: Sequence[SavedOutputs], samples: Sequence[Sample] | None = None
 ) -> tuple[list[Sample], list[str]]:
-    """The images that every folder has an output of, and a note on those that one lacks.
+    """The images that every folder has an output of, and a line for each folder that lacks some.
 
     Args:
         folders: saved outputs, at least one.
@@ -90,7 +90,7 @@ def common_samples(
     Raises:
         InputError: none, or an image of one name whose content differs.
     """
-    kept, notes = list(folders[0].samples if samples is None else samples), []
+    kept, lacking = list(folders[0].samples if samples is None else samples), []
     for folder in folders:
         before = kept
         kept = [sample for sample in before if sample.sha256 in folder.images]
@@ -102,10 +102,10 @@ def common_samples(
                 "save the outputs of the same files"
             )
         if absent:
-            notes.append(f"{len(absent)} of {len(before)} images have no output in {folder.folder}: left out")
+            lacking.append(f"{len(absent)} of {len(before)} images have no output in {folder.folder}")
     if not kept:
         raise InputError(f"{folders[-1].folder}: holds no output of these images: save outputs of the same files")
-    return kept, notes
+    return kept, lacking
 
 
 def read_output(path: Path, spec: ModelSpec, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -132,7 +132,7 @@ def read_output(path: Path, spec: ModelSpec, size: tuple[int, int]) -> NDArray[n
         raise InputError(f"{path}: is missing: save the outputs again") from None
     # zipfile, zlib and numpy's parser of headers fail in many ways on damaged files.
     except Exception as error:
-        raise InputError(f"{path}: damaged ({error}): save the outputs again") from None
+        raise InputError(f"{path}: damaged ({str(error).partition(chr(10))[0]}): save the outputs again") from None
 
 
 def _read_index(path: Path) -> dict[str, Any]:
@@ -151,7 +151,8 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     texts = {key: str(facts[key]) for key in ("model", "backend", "precision", "head", "proves")}
-    return {**texts, "sha256": _checked_digest(facts["sha256"]), "bytes": int(facts["bytes"])}
+    units = None if facts.get("compute_units") is None else str(facts["compute_units"])
+    return {**texts, "compute_units": units, "sha256": _checked_digest(facts["sha256"]), "bytes": int(facts["bytes"])}
 
 
 def _checked_digest(value: Any) -> str:

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unet_edge_runtime.backend import backend_for
+import numpy as np
+
+from unet_edge_runtime.backend import Backend, backend_for
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import sha256_of, size_of
 from unet_edge_runtime.image import read_image
 from unet_edge_runtime.segmenter import Segmenter, padded_size
 from unet_edge_runtime.spec import ModelSpec
-from unet_edge_runtime.transform import postprocess, preprocess, scaled_size
+from unet_edge_runtime.transform import postprocess, preprocess, probabilities, scaled_size
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["Model", "Output", "Sample", "Side", "backend_here", "samples_of"]
@@ -109,7 +110,7 @@ class Side(abc.ABC):
 
     @abc.abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What this side is, as plain data: model, sha256, bytes, backend, precision, head, input_size, proves."""
+        """What this side is, as plain data: model, sha256, backend, precision, what it proves and more."""
 
     def like(self, spec: ModelSpec) -> Side:
         """This side, padding and tiling as a model of `spec` does where it can; by default it cannot."""
@@ -167,19 +168,21 @@ class Model(Side):
         return Output(self.segmenter.run(x), size)
 
     def like(self, spec: ModelSpec) -> Model:
-        """The same model run at the fixed input sizes of `spec`, if it takes any size."""
+        """The same model run at the fixed input sizes of `spec`, if it takes any size; tiles blended as its head is."""
         own, sizes = self._base.spec, spec.input_sizes or ((spec.input_size,) if spec.input_size else ())
         misfit = any(side % own.multiple for size in sizes for side in size)
         if own.input_size is not None or not sizes or misfit or own.head == "classmap":
             return self
-        if sizes not in self._base._views:
-            fixed = self.spec.replace(input_size=spec.input_size, input_sizes=spec.input_sizes)
-            self._base._views[sizes] = self.treating(fixed)
-        return self._base._views[sizes]
+        head = spec.head if spec.head == "probabilities" and spec.outputs == own.outputs else own.head
+        if (sizes, head) not in self._base._views:
+            fixed = own.replace(input_size=spec.input_size, input_sizes=spec.input_sizes, head=head)
+            self._base._views[sizes, head] = self._base.treating(fixed)
+        return self._base._views[sizes, head]
 
     def treating(self, spec: ModelSpec) -> Model:
         """The same model, bringing images into the network as `spec` says."""
-        view = Model(Segmenter(self.segmenter.backend))
+        backend = self.segmenter.backend
+        view = Model(Segmenter(backend if spec.head == backend.spec.head else _AsProbabilities(backend)))
         view.spec = view.segmenter.spec = spec
         view._base = self._base
         return view
@@ -201,6 +204,7 @@ class Model(Side):
         return {
             **self._base._identity,
             "backend": backend.name,
+            "compute_units": getattr(backend, "compute_units", None),
             "precision": spec.precision,
             "head": spec.head,
             "input_size": spec.input_size,
@@ -209,12 +213,19 @@ class Model(Side):
         }
 
 
+class _AsProbabilities(Backend):
+    """A backend of logits that returns probabilities: a mean of either over two tiles is not the same."""
+
+    def __init__(self, inner: Backend) -> None:
+        self.name, self.proves = inner.name, inner.proves  # type: ignore[misc]
+        self.inner, self.path, self.spec = inner, inner.path, inner.spec.replace(head="probabilities")
+
+    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.generic]:
+        spec, size = self.inner.spec, (batch.shape[2], batch.shape[3])
+        return np.stack([probabilities(logits, spec, size)[-spec.outputs :] for logits in self.inner.run(batch)])
+
+
 def backend_here(path: Path) -> str:
     """The backend for a file on this machine: a Core ML package away from macOS runs in the reference interpreter."""
     name = backend_for(path)
     return "coreml-ref" if name == "coreml" and sys.platform != "darwin" else name
-
-
-def _bytes(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())

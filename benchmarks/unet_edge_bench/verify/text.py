@@ -24,7 +24,7 @@ def text(result: Verification) -> str:
         lines += _details(pair)
     lines += [f"note: {note}" for note in result.notes]
     lines += [f"left out: {failure}" for failure in result.failures]
-    lines += ["", *(_verdict(pair, result.images) for pair in result.pairs)]
+    lines += ["", *(_verdict(pair) for pair in result.pairs)]
     if result.failures:
         count = len(result.failures)
         lines.append(f"FAIL  {count} image{'s' if count > 1 else ''} could not be used")
@@ -112,13 +112,14 @@ def _interval(difference: dict[str, Any]) -> str:
     return f"difference in Dice {dice['difference']:+.2g} [{dice['low']:+.2g}, {dice['high']:+.2g}], {confidence}"
 
 
-def _verdict(pair: PairReport, images: int) -> str:
+def _verdict(pair: PairReport) -> str:
     names = f"{pair.candidate.name} and {pair.reference.name}"
     if pair.passed:
         count = len(pair.images)
-        how = "are identical" if pair.measured["identical"] else "agree"
+        how = "are identical" if pair.measured["identical"] and pair.kind != "labels" else "agree"
         return f"PASS  {names} {how} on {count} image{'s' if count > 1 else ''}"
-    failed = [f"{len(pair.failures)} images could not be run"] if pair.failures else []
+    count = len(pair.failures)
+    failed = [f"{count} image{'s' if count > 1 else ''} could not be run"] if count else []
     lines = [f"FAIL  {names} do not agree: {'; '.join([*pair.problems, *failed])}"]
     return "\n".join([*lines, *(f"      because {reason}" for reason in pair.reasons)])
 

@@ -67,7 +67,7 @@ def difference_interval(reference: Scores, candidate: Scores, seed: int) -> dict
     ours, theirs = _resampled(reference, drawn), _resampled(candidate, drawn)
     found = {}
     for name in ("dice", "iou"):
-        low, high = np.nanquantile(theirs[name] - ours[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.quantile(theirs[name] - ours[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         difference = (candidate.summary()[name] or 0.0) - (reference.summary()[name] or 0.0)
         found[name] = {"difference": difference, "low": float(low), "high": float(high)}
     return {**found, "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": seed, "images": count}

@@ -264,3 +264,27 @@ def test_a_constant_that_cannot_be_computed_is_one_line(files, edit_onnx, depart
         departs(files("checkpoint"), tmp_path / "m.onnx")
     assert "m.onnx" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("empty", ["candidate", "reference"])
+def test_a_layer_without_weights(files, edit_onnx, departs, tmp_path, empty):
+    editor = edit_onnx()
+    editor.set_weight(f"{CONV}.weight", 0 * editor.weight(f"{CONV}.weight"))
+    paths = files("checkpoint"), editor.save(tmp_path / "m.onnx")
+    layer, reason = departs(*(paths if empty == "candidate" else paths[::-1]))
+    assert layer == CONV
+    assert reason.startswith(f"{CONV} has other weights: ")
+
+
+def test_a_layer_of_another_width(files, edit_onnx, departs, tmp_path):
+    editor, wide, after = edit_onnx(), "up2.conv.double_conv.0", "up2.conv.double_conv.2"
+    for name in (f"{wide}.weight", f"{wide}.bias"):
+        values = editor.weight(name)
+        editor.set_weight(name, np.concatenate([values, values[:1]]))
+    weight = editor.weight(f"{after}.weight")
+    editor.set_weight(f"{after}.weight", np.concatenate([weight, 0 * weight[:, :1]], axis=1))
+    del editor.graph.value_info[:]
+    layer, reason = departs(files("checkpoint"), editor.save(tmp_path / "m.onnx"))
+    assert layer == wide
+    assert reason.startswith(f"{wide} has weights of ")
+    assert reason.endswith("biases where the reference has 4.")

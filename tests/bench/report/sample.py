@@ -65,6 +65,7 @@ def results(**changes):
             "launches": LAUNCHES,
             "rounds": ROUNDS,
             "seconds_per_turn": 1.0,
+            "settle_seconds": 0.2,
             "min_samples": 5,
             "warmup_seconds": 5.0,
             "confidence": 0.95,
@@ -137,7 +138,6 @@ def row(name, label, format, backend, threads, size, ms, seed):
         "proves": "",
         "status": "ok",
         "reason": None,
-        "parameters": 1_083_858,
         "startup_ms": {
             "import": (generator.lognormal(0, 0.03, LAUNCHES) * (2400 if slow else 110)).tolist(),
             "load": (generator.lognormal(0, 0.03, LAUNCHES) * (410 if slow else 38)).tolist(),
@@ -158,7 +158,14 @@ def row(name, label, format, backend, threads, size, ms, seed):
         "agreement": None if slow else agreement(True, []),
         "scores": {"dice": 0.98783, "iou": 0.976},
         "cost": {"macs": macs, "flops": 2 * macs, "weight_bytes": 4_335_000, "activation_bytes": int(251e6 * scale)},
-        "limit": {"ms": least, "bound": "compute", "share": least / ms, "per_layer": 1.1 * least, "note": ""},
+        "limit": {
+            "ms": least,
+            "bound": "compute",
+            "share": least / ms,
+            "per_layer": 1.1 * least,
+            "note": "",
+            "bottleneck": "Most time above the limit: outc.conv: 12 % of the time, at 60 % of the memory limit.",
+        },
         "layers": work,
         "plan": None,
     }

@@ -136,7 +136,7 @@ def test_names_are_escaped(results):
         row["label"] = row["model"] = NASTY
         row["reason"] = row["reason"] and NASTY
         for layer in row["layers"] or []:
-            layer["name"] = layer["kind"] = NASTY
+            layer["name"] = layer["kind"] = layer["bound"] = NASTY
         if row["agreement"]:
             row["agreement"]["problems"] = [NASTY]
     results["command"] = results["origin"] = results["machine"]["processor"] = results["noise"]["what"] = NASTY

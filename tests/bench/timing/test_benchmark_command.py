@@ -94,6 +94,25 @@ def test_that_is_said_before_measuring(files, tmp_path):
     )
 
 
+def test_so_is_a_place_that_cannot_be_made(files, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(files.onnx, "--output", tmp_path / "file" / "out")
+    assert done.exit_code == 1
+    assert done.stderr == f"Error: {tmp_path / 'file'}: is a file: choose another --output\n"
+
+
+def test_a_full_disk_does_not_take_the_table_with_it(finished, tmp_path, monkeypatch):
+    def full(path, value):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("unet_edge_bench.timing.output.write_json", full)
+    done = run(finished[0] / "results.json", "--output", tmp_path / "out")
+    assert done.exit_code == 1
+    assert re.search(r"model\.onnx .*\d", done.stdout)
+    assert done.stderr.startswith("Error: ")
+    assert "No space left on device" in done.stderr
+
+
 def test_masks_that_do_not_fit_end_it_before_anything_is_timed(files, pictures, tmp_path):
     shutil.copytree(pictures.masks, tmp_path / "masks")
     for mask in (tmp_path / "masks").iterdir():
@@ -120,6 +139,8 @@ def test_a_failing_row_is_no_failure_of_the_run_but_only_such_rows_are(files, tm
         (["--masks", "."], 2, "--masks needs --images"),
         (["--fail-if-slower", "5%"], 2, "--fail-if-slower needs --compare"),
         (["--launches", "1"], 2, "1 is not in the range"),
+        (["--precisions", ","], 1, "--precisions: ',' names nothing"),
+        (["--sizes", "99984x99984", "--output", "out"], 1, "choose smaller --sizes"),
         (["--sizes", "x"], 1, "--sizes: 'x' is no list of HEIGHTxWIDTH"),
         (["--precisions", "fp16", "--output", "out"], 1, "precision fp16 is not offered on cpu: choose fp32 or bf16"),
     ],

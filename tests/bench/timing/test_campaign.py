@@ -147,7 +147,17 @@ def test_untimed_and_refused_rows_start_nothing(make_row):
     assert run_campaign(rows, SHORT).rows == {}
 
 
-@pytest.mark.parametrize("changes", [{"launches": 1}, {"rounds": 1}, {"min_samples": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"launches": 1},
+        {"rounds": 1},
+        {"min_samples": 0},
+        {"seconds_per_turn": float("nan")},
+        {"seconds_per_turn": float("inf")},
+        {"seed": -1},
+    ],
+)
 def test_a_protocol_that_says_nothing_is_refused(changes):
     with pytest.raises(InputError):
         Protocol(**changes)

@@ -7,7 +7,7 @@ import pytest
 
 from unet_edge_bench.timing.arguments import numbers, protocol_of, share, sizes, words
 from unet_edge_bench.timing.choices import Choices, describe, rows_of
-from unet_edge_bench.timing.fitting import fit_image, size_for
+from unet_edge_bench.timing.fitting import draw_picture, fit_image, size_for
 from unet_edge_bench.timing.pictures import Pictures
 from unet_edge_bench.timing.plan import DEFAULT, QUICK
 from unet_edge_runtime.errors import InputError, ModelFileError
@@ -121,7 +121,7 @@ def test_too_many_rows(rows, files):
 def test_values_of_options():
     assert numbers("1, 2,2", "--threads") == (1, 2)
     assert sizes("256x256,640X960", "--sizes") == ((256, 256), (640, 960))
-    assert words("a, b,,a") == ("a", "b")
+    assert words("a, b,,a", "-") == ("a", "b")
     assert share("5%", "-") == share("0.05", "-") == 0.05
     assert protocol_of(True, None, 7, None, 3) == QUICK.__class__(**{**QUICK.__dict__, "rounds": 7, "seed": 3})
     assert protocol_of(False, None, None, None, 0) == DEFAULT
@@ -139,7 +139,21 @@ def test_bad_sizes(text):
         sizes(text, "--sizes")
 
 
-@pytest.mark.parametrize("text", ["", "%", "five", "5%%", "-5%"])
+def test_no_words():
+    with pytest.raises(InputError, match="--precisions: ',' names nothing"):
+        words(",", "--precisions")
+
+
+def test_a_picture_is_never_larger_than_an_image_may_be():
+    for make in (
+        lambda: fit_image(np.zeros((5, 5, 3), np.uint8), (99984, 99984), 1.0),
+        lambda: draw_picture((1 << 20, 1 << 20)),
+    ):
+        with pytest.raises(InputError, match="choose smaller --sizes"):
+            make()
+
+
+@pytest.mark.parametrize("text", ["", "%", "five", "5%%", "-5%", "5", "1"])
 def test_bad_shares(text):
     with pytest.raises(InputError, match="is no share"):
         share(text, "--fail-if-slower")

@@ -70,12 +70,26 @@ def test_a_checkpoint_is_a_failed_row_that_names_the_extra(board, files, tmp_pat
     assert json.loads((tmp_path / "out.json").read_text())["origin"].startswith("a drawn picture of")
 
 
+def test_only_failed_rows_are_a_failure(board, files):
+    done = board(files.fixed, "--sizes", "32x48", *SHORT)
+    assert done.returncode == 1
+    assert "takes 48x64 only, not 32x48" in done.stdout
+
+
+def test_a_limit_without_a_base_is_refused(board, files):
+    done = board(files.onnx, "--fail-if-slower", "5%")
+    assert done.returncode == 2
+    assert "--fail-if-slower needs --compare BASE.json" in done.stderr
+
+
 def test_errors_are_one_line(board, files):
     for arguments, text in (
         (["none.onnx"], "error: none.onnx: no such model file"),
         ([files.onnx, "--sizes", "big"], "error: --sizes: 'big' is no list of HEIGHTxWIDTH"),
         ([files.onnx, "--compare", "none.json"], "error: none.json: cannot be read"),
-        ([files.checkpoint], "error: backend torch needs torch"),
+        ([files.checkpoint, files.onnx], "error: the reference cannot be opened: backend torch needs torch"),
+        ([files.onnx, "--seed", "-1"], "error: the seed is -1"),
+        ([files.onnx, "--json", f"{files.onnx}/out.json"], f"error: {files.onnx}: is a file: choose another --json"),
     ):
         done = board(*arguments)
         assert done.returncode == 1

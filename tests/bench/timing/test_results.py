@@ -3,20 +3,24 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 
 import jsonschema
 import numpy as np
 import pytest
 
 from tests.bench.timing.conftest import SHORT
+from unet_edge_bench.report.table import note_of
+from unet_edge_bench.report.view import View
 from unet_edge_bench.stats import median_interval, verdict
-from unet_edge_bench.timing.benchmark import Order, benchmark, spread
+from unet_edge_bench.timing.benchmark import Listener, Order, benchmark, spread
+from unet_edge_bench.timing.ceilings import measure_ceiling
 from unet_edge_bench.timing.choices import Choices
 from unet_edge_bench.timing.compare import compare_results
 from unet_edge_bench.timing.results import rank
 from unet_edge_bench.timing.row_data import total_turns
 from unet_edge_bench.timing.schema import SCHEMA_FILE, read_results, schema_problems
-from unet_edge_runtime.errors import InputError
+from unet_edge_runtime.errors import BackendError, InputError
 from unet_edge_runtime.files import sha256_of
 
 
@@ -68,7 +72,11 @@ def test_the_schema_describes_every_field():
 def test_no_field_is_left_out_of_the_schema(results):
     schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     assert set(results) == set(schema["properties"])
-    assert set(results["rows"][0]) == set(schema["$defs"]["row"]["properties"])
+    fields = schema["$defs"]["row"]["properties"]
+    for row in results["rows"]:
+        assert set(row) == set(fields)
+        for part in ("agreement", "scores"):
+            assert set(row[part] or ()) <= set(fields[part]["properties"])
 
 
 def test_a_row_says_what_it_is(by_model, files):
@@ -149,6 +157,46 @@ def test_what_is_not_counted_has_no_limit(files, pictures):
     assert tiled["limit"] is None
 
 
+def test_what_cannot_be_measured_afterwards_takes_nothing_with_it(files, monkeypatch):
+    looks = []
+
+    def once(*given):
+        if looks:
+            raise BackendError("gave no answer")
+        looks.append(measure_ceiling(*given))
+        return looks[0]
+
+    monkeypatch.setattr("unet_edge_bench.timing.benchmark.measure_ceiling", once)
+    found = benchmark(Order(Choices((files.onnx,), threads=(1,)), SHORT, ceiling_seconds=0.05, profile_runs=0))
+    assert found["rows"][0]["status"] == "ok"
+    assert found["rows"][0]["limit"]["ms"] > 0
+    assert "the machine's rates could not be measured after the run (gave no answer)" in found["noise"]["reasons"]
+
+
+def test_an_image_that_is_left_out_is_told(files, pictures, tmp_path):
+    shutil.copytree(pictures.images, tmp_path / "images")
+    (tmp_path / "images" / "p2.png").write_bytes(b"no picture")
+    images = tuple(sorted((tmp_path / "images").iterdir()))
+    masks = tuple(pictures.masks / image.name for image in images)
+    order = Order(
+        Choices((files.checkpoint, files.onnx), threads=(1,)),
+        SHORT,
+        images,
+        masks,
+        ceiling_seconds=0.05,
+        profile_runs=0,
+    )
+    said = []
+    found = benchmark(order, Listener(said.append))
+    reference, good = View(found).rows
+    for row in (reference, good):
+        assert note_of(row).startswith("1 image left out of agreement and scores: ")
+        assert "p2.png" in note_of(row)
+        assert any(row.data["model"] in line and "p2.png" in line for line in said)
+    assert good.data["agreement"]["passed"]
+    assert good.data["agreement"]["compared_images"] == 2
+
+
 def test_images_and_origin(results):
     assert [image["name"] for image in results["images"]] == ["p0.png", "p1.png", "p2.png"]
     assert [image["timed"] for image in results["images"]] == [False, True, False]
@@ -189,7 +237,8 @@ def test_a_slower_row_is_found_and_judged(results):
     assert (row["verdict"], row["failed"], found["failed"]) == ("slower", True, True)
     assert not compare_results(base, new, 0.2)["failed"]
     assert not compare_results(base, new)["failed"]
-    assert {row["verdict"] for row in compare_results(new, base)["rows"]} == {"faster", "failed in the base"}
+    words = {row["verdict"] for row in compare_results(new, base)["rows"]}
+    assert words == {"faster", "failed in the base", "wrong in the base"}
 
 
 def test_a_limit_must_be_surely_exceeded(results):
@@ -202,7 +251,7 @@ def test_a_limit_must_be_surely_exceeded(results):
 
 def test_no_change_is_no_change(results):
     found = compare_results(steady(results), steady(results, 1), 0.0)
-    assert {row["verdict"] for row in found["rows"]} == {"cannot tell", "failed in the base"}
+    assert {row["verdict"] for row in found["rows"]} == {"cannot tell", "failed in the base", "wrong in the base"}
     assert not found["failed"]
 
 
@@ -227,6 +276,37 @@ def test_a_row_that_fails_now_fails_the_comparison(results):
     assert compare_results(base, new, 0.05)["failed"]
     assert compare_results(base, new, 0.05)["rows"][0]["verdict"] == "failed in this run"
     assert not compare_results(new, base, 0.05)["failed"]
+
+
+def test_so_does_one_that_cannot_even_be_opened(results):
+    base, new = steady(results), steady(results)
+    unknown = dict.fromkeys(("size", "image_size", "precision", "head"))
+    new["rows"][1].update(
+        status="failed", reason="damaged", agreement=None, id="another, for it has no size", **unknown
+    )
+    found = compare_results(base, new, 0.05)
+    assert found["rows"][1]["verdict"] == "failed in this run"
+    assert found["failed"]
+    assert found["missing"] == []
+
+
+def test_one_that_became_wrong_is_not_faster(results):
+    base, new = steady(results), scaled(steady(results, 1), 0.5)
+    assert compare_results(base, new, 0.05)["rows"][1]["verdict"] == "faster"
+    new["rows"][1]["agreement"].update(passed=False, problems=["its labels differ"])
+    found = compare_results(base, new, 0.05)
+    assert found["rows"][1]["verdict"] == "wrong in this run"
+    assert found["failed"]
+    assert not compare_results(base, new)["failed"]
+
+
+def test_two_models_of_one_name_are_matched_by_their_folders(results):
+    rows = [{**steady(results)["rows"][1], "id": id, "label": id} for id in ("a/model.onnx", "b/model.onnx")]
+    base, new = ({**results, "rows": order} for order in (rows, rows[::-1]))
+    assert [(row["id"], row["base"]) for row in compare_results(base, new)["rows"]] == [
+        ("b/model.onnx", "b/model.onnx"),
+        ("a/model.onnx", "a/model.onnx"),
+    ]
 
 
 def test_other_machines_are_told(results):
@@ -267,6 +347,22 @@ DAMAGES = {
     "a text for a time": (
         damage(lambda data: data["rows"][0]["samples_ms"]["inference"][0][0].append("x")),
         r"results\.rows\[0\]\.samples_ms\.inference\[0\]\[0\]\[\d+\] is no number",
+    ),
+    "NaN": (
+        damage(lambda data: data["rows"][0]["samples_ms"]["inference"][0][0].append(float("nan"))),
+        r"inference\[0\]\[0\]\[\d+\] is no number",
+    ),
+    "no time": (
+        damage(lambda data: data["rows"][0]["samples_ms"]["inference"][0][0].append(0)),
+        r"inference\[0\]\[0\]\[\d+\] is not above 0",
+    ),
+    "stages of different lengths": (
+        damage(lambda data: data["rows"][0]["samples_ms"]["inference"][0][0].append(1.0)),
+        r"rows\[0\]\.samples_ms has stages of different lengths",
+    ),
+    "markup for a bound": (
+        damage(lambda data: data["rows"][0]["layers"][0].update(bound='"><script>')),
+        r"layers\[0\]\.bound is none of compute, memory",
     ),
     "an unknown status": (damage(lambda data: data["rows"][1].update(status="great")), r"status is none of ok, failed"),
     "deep": (lambda data: "[" * 100000, "is no JSON"),

@@ -164,3 +164,39 @@ def test_the_bound_grows_with_the_outputs(checkpoint, spoil_checkpoint, samples)
         for one in (checkpoint, path)
     )
     assert FP32.max_logit_difference <= small < large / 20
+
+
+def test_nothing_compared_is_no_pass(checkpoint, samples):
+    assert not compare(Model.open(checkpoint), [], samples).passed
+
+
+def test_equal_labels_are_not_called_identical_models(checkpoint, samples, tmp_path):
+    from unet_edge_bench.verify.text import text
+    from unet_edge_export import export_model
+
+    path = export_model(checkpoint, "onnx", tmp_path / "map.onnx", size=(64, 96), head="classmap").path
+    result = compare(Model.open(checkpoint), [Model.open(path)], samples)
+    assert result.pairs[0].measured["identical"]
+    assert text(result).splitlines()[-1] == "PASS  map.onnx and net.pth agree on 3 images"
+
+
+@pytest.mark.parametrize("bound", ["max_difference", "equal_labels", "dice"])
+def test_a_bound_that_nothing_exceeds_is_refused(bound):
+    with pytest.raises(InputError, match="a tolerance is NaN"):
+        Overrides(**{bound: float("nan")})
+
+
+def test_tiles_of_probabilities_are_judged_like_with_like(checkpoint, samples, tmp_path):
+    """A mean of probabilities is not the probability of the mean logit."""
+    from unet_edge_export import export_model
+
+    path = export_model(checkpoint, "onnx", tmp_path / "p.onnx", size=(32, 32), head="probabilities").path
+    sides = Model.open(checkpoint), Model.open(path)
+    for reference, candidate in (sides, sides[::-1]):
+        report = compare(reference, [candidate], samples).pairs[0]
+        assert report.passed, report.problems
+        assert report.kind == "probabilities"
+        assert report.measured["max_difference"] > 0
+    recording = Recording(sides[0], tmp_path / "saved")
+    assert compare(recording, sides[1:], samples).passed
+    assert (tmp_path / "saved-32x32-probabilities").is_dir()

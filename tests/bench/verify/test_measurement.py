@@ -184,3 +184,29 @@ def test_outlines_by_hand():
     assert boundary_agreement(labels, labels).f1 == 1
     assert boundary_agreement(labels, np.zeros_like(labels)).f1 == 0
     assert boundary_agreement(np.zeros_like(labels), np.zeros_like(labels)).f1 is None
+
+
+def test_logits_against_probabilities_of_one_output(make_spec):
+    spec = make_spec((0, 255), outputs=1)
+    logits = np.random.default_rng(0).normal(0, 3, (8, 9)).astype(np.float32)
+    other = out(1 / (1 + np.exp(-logits.astype(np.float64))))
+    for left, right in (("logits", "probabilities"), ("probabilities", "logits")):
+        sides = [Given(spec.replace(head=head)) for head in (left, right)]
+        found = measure(*sides, *(out(logits) if head == "logits" else other for head in (left, right)))
+        assert found.agreement.max_difference < 1e-6
+        assert found.agreement.flipped == 0
+
+
+def test_a_margin_of_minus_zero_is_zero():
+    flips = Flips()
+    flips.add(np.full(9, -0.0, np.float32), np.zeros(9, bool))
+    assert (flips.count, flips.median) == (9, 0)
+
+
+def test_outlines_of_a_long_and_narrow_image():
+    """The tolerance is wider than the image, and yet nothing is near what is not there."""
+    left, right = np.zeros((4096, 8), np.uint8), np.zeros((4096, 8), np.uint8)
+    left[:, 4:] = 1
+    right[0, 0] = 1
+    found = boundary_agreement(left, right)
+    assert 0 < found.reference_near < 100 < found.reference

@@ -155,3 +155,32 @@ def test_an_undecided_network_is_called_so(judge, spoil):
     assert report.measured["flips"]["sure"] == 0
     assert "flip only where the reference was undecided" in reasons(report)
     assert "%" in report.problems[0]
+
+
+def test_a_threshold_does_not_excuse_other_outputs(pairs, small_checkpoint, tmp_path):
+    from unet_edge.checkpoint import load_model, save_checkpoint
+
+    network, spec = load_model(small_checkpoint)
+    with torch.no_grad():
+        network.outc.conv.bias += 1  # of both classes: the labels do not change
+    path = tmp_path / "eager.pth"
+    save_checkpoint(path, network, spec.replace(threshold=0.2), {})
+    drawn = samples_of(sorted(pairs[0].iterdir()))
+    report = compare(Model.open(small_checkpoint), [Model.open(path)], drawn).pairs[0]
+    assert "the outputs agree" not in reasons(report)
+    assert "outc.conv has other biases" in reasons(report)
+
+
+def test_a_second_fault_is_not_passed_over(judge, spoil_checkpoint):
+    def damage(network):
+        edit_weights(FIRST, lambda weights: weights[:, ::-1])(network)
+        network.outc.conv.bias += 0.05
+
+    found = reasons(judge(spoil_checkpoint(damage)))
+    assert found.startswith("it takes BGR, not RGB: it agrees when the colour channels are reversed")
+    assert found.endswith("(nearly: something smaller differs as well)")
+
+
+def test_a_layer_without_weights(judge, spoil):
+    found = reasons(judge(spoil(LAYER, lambda weights: weights * 0)))
+    assert f"{LAYER} has other weights" in found

@@ -72,6 +72,13 @@ def test_an_interrupted_run_goes_on(checkpoint, samples, tmp_path, monkeypatch):
     assert len(SavedOutputs(folder).samples) == 3
 
 
+def test_a_killed_run_goes_on(checkpoint, samples, tmp_path):
+    folder = tmp_path / "killed"
+    Recording(Model.open(checkpoint), folder).output(samples[0])  # and never `close`
+    assert record(Recording(Model.open(checkpoint), folder), samples) == []
+    assert len(SavedOutputs(folder).samples) == 3
+
+
 def test_another_model_does_not_go_on_there(saved, onnx_file):
     with pytest.raises(InputError, match=r"holds the outputs of another model \(net\.pth\): choose another folder"):
         Recording(Model.open(onnx_file), saved)
@@ -95,7 +102,7 @@ def test_an_image_that_is_missing_is_left_out_with_a_note(saved, samples, tmp_pa
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(extra)
     kept, notes = common_samples([SavedOutputs(saved)], [*samples, *samples_of([extra])])
     assert [sample.name for sample in kept] == [sample.name for sample in samples]
-    assert notes == [f"1 of 4 images have no output in {saved}: left out"]
+    assert notes == [f"1 of 4 images have no output in {saved}"]
     with pytest.raises(InputError, match="holds no output of these images"):
         common_samples([SavedOutputs(saved)], samples_of([extra]))
 
@@ -167,6 +174,7 @@ def set_image(key, value):
         lambda index: index["spec"].update(channels=99),
         lambda index: index.update(schema="something-else/1"),
         lambda index: index.pop("machine"),
+        lambda index: index["model"].update(bytes=float("inf")),
     ],
 )
 def test_a_forged_index_is_refused(copy, change):
@@ -185,3 +193,19 @@ def test_a_damaged_index_is_refused(copy, content):
 def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(InputError, match="neither a model nor a folder made by --save-outputs"):
         SavedOutputs(tmp_path)
+
+
+def test_what_ran_with_other_versions_is_not_gone_on_with(copy, checkpoint):
+    change_index(copy, lambda index: index["machine"]["packages"].update(torch="0.1"))
+    with pytest.raises(InputError, match="made on another machine or with other versions: choose another folder"):
+        Recording(Model.open(checkpoint), copy)
+
+
+def test_what_ran_on_other_compute_units_is_not_gone_on_with(checkpoint, samples, tmp_path):
+    first, second = Model.open(checkpoint), Model.open(checkpoint)
+    first.segmenter.backend.compute_units, second.segmenter.backend.compute_units = "cpu", "ane"
+    collect(first, samples[:1], tmp_path / "outputs")
+    assert SavedOutputs(tmp_path / "outputs").facts()["compute_units"] == "cpu"
+    Recording(first, tmp_path / "outputs")
+    with pytest.raises(InputError, match="holds the outputs of another model"):
+        Recording(second, tmp_path / "outputs")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from tests.bench.test_page import Reader
+from tests.browser import check_page
 from unet_edge.cli import main
 
 from .conftest import LAYER, one_percent
@@ -141,6 +143,7 @@ def test_the_page(verify, checkpoint, onnx_file, spoil_checkpoint, pairs, tmp_pa
     assert "://" not in text
     for words in ("spoilt.pth does not agree with net.pth", "photo 02.png", "Against the true masks", "95 % interval"):
         assert words in reader.text, words
+    assert check_page(page) == []
 
 
 def test_a_page_of_damaged_models_and_saved_outputs(verify, checkpoint, spoil_checkpoint, pairs, tmp_path):
@@ -164,3 +167,49 @@ def test_names_in_a_page_are_escaped(verify, checkpoint, pairs, tmp_path):
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<b>&'" not in text
     assert "<b>&'.png" in Reader(text).text
+
+
+def test_results_are_told_before_what_went_wrong_after_them(
+    verify, checkpoint, onnx_file, pairs, tmp_path, monkeypatch
+):
+    saved = tmp_path / "saved"
+    assert verify(onnx_file, "--images", pairs[0], "--save-outputs", saved).exit_code == 0
+    done = verify(checkpoint, saved, onnx_file, "--images", pairs[0], "--layers")
+    assert done.exit_code == 1
+    assert "PASS  net.onnx and net.pth agree on 3 images" in done.stdout
+    assert "net.onnx against net.pth, layer by layer" in done.stdout
+    assert "not from saved outputs: give both models" in done.stderr
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    done = verify(checkpoint, onnx_file, "--images", pairs[0], "--html", tmp_path / "page.html")
+    assert done.exit_code == 1
+    assert "PASS  net.onnx and net.pth agree on 3 images" in done.stdout
+    assert "verify --html needs jinja2" in done.stderr
+
+
+def test_the_seed_is_checked_before_anything_runs(verify, checkpoint, onnx_file, pairs):
+    folders = ("--images", pairs[0], "--masks", pairs[1])
+    assert verify(checkpoint, onnx_file, *folders, "--seed", "-1").exit_code == 2
+
+
+def test_layers_of_a_checkpoint_that_does_not_know_its_scale(verify, checkpoint, onnx_file, pairs, tmp_path):
+    import torch
+
+    from unet_edge.checkpoint import read_checkpoint
+
+    foreign = tmp_path / "foreign.pth"
+    values = [0, 100, 255]
+    torch.save({**read_checkpoint(checkpoint).build().state_dict(), "mask_values": values}, foreign)
+    done = verify(foreign, onnx_file, "--images", pairs[0], "--scale", "1", "--layers")
+    assert done.exit_code == 0, done.output
+    assert "No layer departs" in done.stdout
+
+
+def test_a_candidate_that_could_not_run_every_image_fails(verify, checkpoint, pairs, tmp_path):
+    few = tmp_path / "few"
+    few.mkdir()
+    shutil.copy(next(path for path in pairs[0].iterdir()), few)
+    assert verify(checkpoint, "--images", few, "--save-outputs", tmp_path / "saved").exit_code == 0
+    done = verify(checkpoint, tmp_path / "saved", "--images", pairs[0])
+    assert done.exit_code == 1
+    assert f"left out: 2 of 3 images have no output in {tmp_path / 'saved'}" in done.stdout
+    assert verify(checkpoint, tmp_path / "saved", "--images", few).exit_code == 0
