@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="about a minute for two or three rows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     parser.add_argument("--compare", type=Path, metavar="BASE.json", help="say what changed since then")
-    parser.add_argument("--fail-if-slower", metavar="5%%", help="with --compare: exit code 1 if a row surely is")
+    parser.add_argument(
+        "--fail-if-slower",
+        metavar="SHARE",
+        help="with --compare: exit 1 if surely slower by more, as 5%%",
+    )
     return parser
 
 

@@ -68,6 +68,7 @@ def command(
     if not candidates and not save_outputs:
         raise click.UsageError("give a CANDIDATE to compare with, or --save-outputs")
     sides = [_open(path, scale=scale, compute_units=compute_units) for path in (reference, *candidates)]
+    _tell_apart(sides, (reference, *candidates))
     samples, absent = _samples(sides, images, masks, mask_suffix, limit)
     if save_outputs:
         sides = _recorded(sides, save_outputs)
@@ -89,6 +90,14 @@ def _open(path: Path, **options: Any) -> Side:
 
     saved = path.is_dir() and path.suffix.lower() != ".mlpackage"
     return SavedOutputs(path) if saved else Model.open(path, **options)
+
+
+def _tell_apart(sides: list[Side], paths: tuple[Path, ...]) -> None:
+    """Give files of one name, such as two runs' best.pth, the names of their folders too."""
+    names = [side.name for side in sides]
+    for side, path in zip(sides, paths, strict=True):
+        if names.count(side.name) > 1 and path.resolve().parent.name:
+            side.name = f"{path.resolve().parent.name}/{side.name}"
 
 
 def _samples(

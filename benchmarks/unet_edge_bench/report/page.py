@@ -113,7 +113,8 @@ def _drawings(view: View, layers_of: Row | None) -> dict[str, str]:
 def _tiles(view: View, known: Duels) -> list[dict[str, str]]:
     """The run in four figures, of the first group that has a winner or, without one, a quickest."""
     group = next((group for group in view.groups if group.ranked), None)
-    if group is None:
+    # Large figures would outweigh the warning that they are not to be relied on.
+    if group is None or view.doubts():
         return []
     row = unbeaten(group, known)[0]
     where = f" at {group.title}" if len(view.groups) > 1 else ""

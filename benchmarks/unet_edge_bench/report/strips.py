@@ -37,7 +37,7 @@ def _draw(view: View, width: float) -> Canvas:
     canvas = Canvas(width, 8)
     timed = [(group, group.timed) for group in view.groups if group.timed]
     room = _label_room([row for _, rows in timed for row in rows]) if width == WIDE else 0.0
-    axis = _axis(view, room or 8, width - 14)
+    axis = _axis(view, room or 8, width - 22)
     places: list[tuple[Row, float]] = []
     for group, rows in timed:
         if len(view.groups) > 1:
@@ -59,6 +59,8 @@ def _axis(view: View, start: float, end: float) -> Axis:
     samples = [sample for row in rows for launch in row.samples() for sample in launch]
     totals = [row.statistics["total"] for row in rows]
     last = min(max(samples), BEYOND * max(min(total["p95"], WIDEST * total["median"]) for total in totals))
+    # A wide interval is what a reader must see, unless it would press everything else against the edge.
+    last = max([last, *(high for t in totals if (high := t.get("high")) and high <= WIDEST * t["median"])])
     if is_log(view):
         return logarithmic([min(samples), last], start + 6, end)
     return linear(min(samples) if min(samples) > NEAR * last else 0.0, last, start + 6, end)
@@ -104,8 +106,10 @@ def _strip(canvas: Canvas, row: Row, axis: Axis, top: float) -> None:
         canvas.rect(ends[0], line - 3.5, max(ends[1] - ends[0], 1), 7, f"sure{mark}", note)
     canvas.line(axis.at(total["median"]), top - 2, axis.at(total["median"]), line + 5, f"mid{mark}")
     beyond = [sample for launch in launches for sample in launch if sample > axis.high]
-    if beyond:
-        note = f"{len(beyond)} beyond the axis, up to {number(max(beyond))} ms"
+    if beyond or (total.get("high") or 0.0) > axis.high:
+        parts = [f"{len(beyond)} beyond the axis, up to {number(max(beyond))} ms"] if beyond else []
+        parts += ["the interval ends beyond it too"] if (total.get("high") or 0.0) > axis.high else []
+        note = "; ".join(parts)
         canvas.text(axis.end + 13, top + LANES / 2 + 4, "→", "beyond", anchor="end", note=note)
 
 

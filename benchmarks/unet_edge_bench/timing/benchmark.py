@@ -141,6 +141,8 @@ class _Run:
     def _announce(self) -> None:
         timed = sum(not (row.untimed or row.refused) for row in self.rows)
         protocol = self.order.protocol
+        for problem in dict.fromkeys(model.problem for model, _ in self.pairs if model.problem):
+            self.listener.say(f"cannot be measured: {problem}")
         rows = f"{timed} row{'' if timed == 1 else 's'}"
         self.listener.say(
             f"{rows}, {protocol.launches} launches of {protocol.rounds} rounds: about "

@@ -48,9 +48,17 @@ def compare_results(base: Mapping[str, Any], new: Mapping[str, Any], slower: flo
 
 
 def succeeded(results: Mapping[str, Any], comparison: Comparison | None) -> bool:
-    """Whether the run came to its end, at least one row was timed, and no row fails the comparison."""
-    timed = any(row["status"] == "ok" for row in results["rows"])
-    return bool(results["complete"]) and timed and not (comparison and comparison["failed"])
+    """Whether the run came to its end and something was timed; and whether no row fails the comparison.
+
+    Without one, every model must have been usable, at one of the sizes at least, and none wrong.
+    """
+    rows = results["rows"]
+    if not results["complete"] or not any(row["status"] == "ok" for row in rows):
+        return False
+    if comparison:
+        return not comparison["failed"]
+    used = {row["model"] for row in rows if row["status"] != "failed"} == {row["model"] for row in rows}
+    return used and all((row["agreement"] or {"passed": True})["passed"] for row in rows)
 
 
 def machine_differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

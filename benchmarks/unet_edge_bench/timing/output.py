@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import atomic_path, write_json
 
-from .schema import schema_of
+from .schema import read_results, schema_of
 
 __all__ = ["check_folder", "check_output", "write_output"]
 
@@ -22,8 +23,13 @@ def check_folder(folder: Path, option: str) -> None:
     there = next(place for place in (folder, *folder.parents) if place.exists())
     if not there.is_dir():
         raise InputError(f"{there}: is a file: choose another {option}")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"{there}: cannot be written to: choose another {option}")
+    try:
+        # Only doing it tells: what the permissions say need not hold.
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written to ({error.strerror}): choose another {option}") from None
 
 
 def check_output(folder: Path) -> None:
@@ -39,7 +45,7 @@ def check_output(folder: Path) -> None:
 
 
 def write_output(results: Mapping[str, Any], folder: Path) -> Path:
-    """Write results.json, results.md and index.html.
+    """Write results.json, results.md and index.html; results that are there already stay under a name of their own.
 
     Returns:
         The page.
@@ -51,9 +57,17 @@ def write_output(results: Mapping[str, Any], folder: Path) -> Path:
     from unet_edge_bench.report import markdown, write_html
 
     check_output(folder)
+    _keep(folder / "results.json")
     write_json(folder / "results.json", results)
     with atomic_path(folder / "results.md") as temporary:
         temporary.write_text(markdown(dict(results)), encoding="utf-8")
     page = folder / "index.html"
     write_html(dict(results), page)
     return page
+
+
+def _keep(results: Path) -> None:
+    """Give earlier results the name of the time when they were measured, such as results-20261122T204509.json."""
+    if results.exists():
+        created = re.sub(r"[^0-9T]", "", str(read_results(results)["created"]))[:15]
+        results.replace(results.with_name(f"results-{created}.json"))

@@ -52,6 +52,8 @@ def read_results(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise InputError(f"{path}: is no JSON: give results of `unet-edge benchmark`") from None
     schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(schema, str):
+        raise InputError(f"{path}: these are no results of `unet-edge benchmark`: give a results.json")
     if schema != SCHEMA:
         raise InputError(f"{path}: its schema is {str(schema)[:60]!r}, this version reads {SCHEMA!r}: measure again")
     if problem := next(itertools.chain(schema_problems(data), _ragged(data)), None):

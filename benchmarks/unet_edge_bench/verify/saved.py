@@ -141,7 +141,9 @@ def _read_index(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: too large to be an index of outputs")
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(f"{path.parent} is neither a model nor a folder made by --save-outputs") from None
+        inside = [found.parent for found in sorted(path.parent.glob(f"*/{INDEX}"))]
+        hint = f": give one of those in it, such as {inside[0]}" if inside else ""
+        raise InputError(f"{path.parent} is neither a model nor a folder made by --save-outputs{hint}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error}): save the outputs again") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

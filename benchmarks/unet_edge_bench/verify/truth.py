@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unet_edge_bench.stats import expansion
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import ConfusionMatrix
@@ -55,10 +56,11 @@ def true_labels(sample: Sample, spec: ModelSpec, size: tuple[int, int]) -> NDArr
 
 
 def difference_interval(reference: Scores, candidate: Scores, seed: int) -> dict[str, Any] | None:
-    """Candidate minus reference, with the bootstrap's percentile interval over images; None for fewer than two images.
+    """Candidate minus reference, with the bootstrap's interval over images; None for fewer than two images.
 
     Images are drawn with replacement, the same for both models, and their pixels counted together, as the scores are
-    (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
+    (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). The percentile interval is widened
+    for few images by `stats.expansion`.
     """
     count = len(reference.images)
     if count < 2:
@@ -69,7 +71,9 @@ def difference_interval(reference: Scores, candidate: Scores, seed: int) -> dict
     for name in ("dice", "iou"):
         low, high = np.quantile(theirs[name] - ours[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         difference = (candidate.summary()[name] or 0.0) - (reference.summary()[name] or 0.0)
-        found[name] = {"difference": difference, "low": float(low), "high": float(high)}
+        below, above = max(0.0, difference - float(low)), max(0.0, float(high) - difference)
+        wider = expansion(count)
+        found[name] = {"difference": difference, "low": difference - wider * below, "high": difference + wider * above}
     return {**found, "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": seed, "images": count}
 
 

@@ -28,7 +28,7 @@ def finished(tmp_path_factory, files, pictures):
 
 def test_it_leaves_three_files_and_a_table(finished):
     folder, done = finished
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1, "one of the models is wrong"
     assert {path.name for path in folder.iterdir()} == {"results.json", "results.md", "index.html"}
     page = (folder / "index.html").read_text()
     for label in ("model.pth", "model.onnx", "other.onnx"):
@@ -74,7 +74,7 @@ def test_an_old_benchmark_is_replaced_somebody_elses_files_are_not(finished, tmp
     folder, _ = finished
     mine = shutil.copytree(folder, tmp_path / "mine")
     (mine / "index.html").write_text("old")
-    assert run(folder / "results.json", "--output", mine).exit_code == 0
+    run(folder / "results.json", "--output", mine)
     assert (mine / "index.html").read_text() != "old"
     theirs = tmp_path / "theirs"
     theirs.mkdir()
@@ -123,10 +123,12 @@ def test_masks_that_do_not_fit_end_it_before_anything_is_timed(files, pictures, 
     assert "7" in done.stderr
 
 
-def test_a_failing_row_is_no_failure_of_the_run_but_only_such_rows_are(files, tmp_path):
+def test_a_model_that_cannot_be_opened_ends_nothing_but_is_no_success(files, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     done = run(files.onnx, tmp_path / "bad.onnx", "--output", tmp_path / "a", *SHORT)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"cannot be measured: {tmp_path / 'bad.onnx'}: ONNX Runtime cannot load it")
+    assert re.search(r"model\.onnx .*\d", done.stdout)
     assert re.search(r"bad\.onnx: failed: .*ONNX Runtime cannot load it", done.stdout)
     done = run(files.fixed, "--sizes", "32x48", "--output", tmp_path / "b", *SHORT)
     assert done.exit_code == 1

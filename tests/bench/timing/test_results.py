@@ -16,7 +16,8 @@ from unet_edge_bench.stats import median_interval, verdict
 from unet_edge_bench.timing.benchmark import Listener, Order, benchmark, spread
 from unet_edge_bench.timing.ceilings import measure_ceiling
 from unet_edge_bench.timing.choices import Choices
-from unet_edge_bench.timing.compare import compare_results
+from unet_edge_bench.timing.compare import compare_results, succeeded
+from unet_edge_bench.timing.output import write_output
 from unet_edge_bench.timing.results import rank
 from unet_edge_bench.timing.row_data import total_turns
 from unet_edge_bench.timing.schema import SCHEMA_FILE, read_results, schema_problems
@@ -340,7 +341,7 @@ def damage(change):
 DAMAGES = {
     "half": (lambda data: json.dumps(data)[:1000], "is no JSON"),
     "empty": (lambda data: "", "is no JSON"),
-    "another thing": (lambda data: "[1, 2]", "its schema is 'None'"),
+    "another thing": (lambda data: "[1, 2]", "these are no results of"),
     "another version": (damage(lambda data: data.update(schema="unet-edge-benchmark/9")), "its schema is 'unet-edge-b"),
     "no rows": (damage(lambda data: data.pop("rows")), r"is damaged \(results has no rows\)"),
     "rows are no list": (damage(lambda data: data.update(rows=3)), r"results\.rows is no array"),
@@ -391,3 +392,30 @@ def test_a_spread():
     assert spread(range(100), 4) == [0, 25, 50, 75]
     assert spread("ab", 4) == [0, 1]
     assert spread("", 4) == []
+
+
+def test_earlier_results_are_kept(results, tmp_path):
+    """A second run in the same folder must not cost the first one's hours."""
+    write_output({**results, "created": "2026-01-02T03:04:05+00:00"}, tmp_path)
+    write_output(results, tmp_path)
+    assert read_results(tmp_path / "results-20260102T030405.json")["created"].startswith("2026-01-02")
+    assert read_results(tmp_path / "results.json")["created"] == results["created"]
+
+
+@pytest.mark.parametrize("what", ["wrong", "failed"])
+def test_a_wrong_or_unusable_model_is_no_success(results, what):
+    spoilt = copy.deepcopy(results)
+    spoilt["rows"] = [row for row in spoilt["rows"] if row["status"] == "ok" and not _is_wrong(row)]
+    assert succeeded(spoilt, None)
+    agreeing = [row for row in spoilt["rows"] if row["agreement"]]
+    if what == "wrong":
+        agreeing[0]["agreement"]["passed"] = False
+    else:
+        for row in spoilt["rows"]:
+            if row["model"] == agreeing[0]["model"]:
+                row.update(status="failed", reason="damaged")
+    assert not succeeded(spoilt, None)
+
+
+def _is_wrong(row):
+    return row["agreement"] is not None and not row["agreement"]["passed"]
