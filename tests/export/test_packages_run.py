@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from unet_edge.checkpoint import class_infos
-from unet_edge_export.compress import tolerance_of
 from unet_edge_export.each_size import at_each_size, check_each_size
 from unet_edge_export.images import CheckImages
 from unet_edge_export.mil import Package
@@ -17,6 +16,7 @@ from unet_edge_export.to_coreml import PackageOptions, write_coreml
 from unet_edge_runtime import Segmenter
 from unet_edge_runtime.errors import AgreementError
 from unet_edge_runtime.spec import ModelSpec
+from unet_edge_runtime.tolerance import tolerance_of
 
 from .conftest import lively_model
 
