@@ -94,10 +94,13 @@ def _open(path: Path, **options: Any) -> Side:
 
 def _tell_apart(sides: list[Side], paths: tuple[Path, ...]) -> None:
     """Give files of one name, such as two runs' best.pth, the names of their folders too."""
-    names = [side.name for side in sides]
-    for side, path in zip(sides, paths, strict=True):
-        if names.count(side.name) > 1 and path.resolve().parent.name:
-            side.name = f"{path.resolve().parent.name}/{side.name}"
+    places: dict[str, set[Path]] = {}
+    live = [(side, path.resolve()) for side, path in zip(sides, paths, strict=True) if side.model is not None]
+    for _, path in live:
+        places.setdefault(path.name, set()).add(path)
+    for side, path in live:
+        if len(places[path.name]) > 1:
+            side.name = f"{path.parent.name}/{path.name}"
 
 
 def _samples(

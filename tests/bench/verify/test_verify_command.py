@@ -213,3 +213,10 @@ def test_a_candidate_that_could_not_run_every_image_fails(verify, checkpoint, pa
     assert done.exit_code == 1
     assert f"left out: 2 of 3 images have no output in {tmp_path / 'saved'}" in done.stdout
     assert verify(checkpoint, tmp_path / "saved", "--images", few).exit_code == 0
+
+
+def test_models_of_one_name_are_told_apart(verify, checkpoint, pairs, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = shutil.copy(checkpoint, tmp_path / "other")
+    done = verify(checkpoint, other, "--images", pairs[0])
+    assert f"PASS  other/{checkpoint.name} and {checkpoint.parent.name}/{checkpoint.name} are identical" in done.stdout
