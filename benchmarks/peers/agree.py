@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from environments import call
 
-from unet_edge_bench.timing.child import THREAD_VARIABLES
+from unet_edge_bench.process import THREAD_VARIABLES
 from unet_edge_bench.timing.plan import Row
 from unet_edge_runtime.errors import BackendError
 from unet_edge_runtime.image import read_image

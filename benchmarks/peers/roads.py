@@ -1,4 +1,4 @@
-"""Whole roads against milesial's: photo to mask file, process start left out and included, and a training step."""
+"""Whole roads against milesial's: photo to mask file, process start left out and included."""
 
 from __future__ import annotations
 
@@ -17,16 +17,13 @@ from environments import call, paths
 from PIL import Image
 from roster import Model
 
-from unet_edge.data.pairing import Pair
+from unet_edge_bench.process import THREAD_VARIABLES, Child
 from unet_edge_bench.stats import median_interval, verdict
 from unet_edge_bench.timing.campaign import rotated
-from unet_edge_bench.timing.child import THREAD_VARIABLES, Child
-from unet_edge_runtime.errors import InputError
 
-__all__ = ["Effort", "different_pixels", "mask_road", "start_road", "training_road"]
+__all__ = ["Effort", "different_pixels", "mask_road", "start_road"]
 
 TIMEOUT = 600.0
-PREFETCHED = 2  # batches that PyTorch's loader keeps ready for each of its processes
 
 Turns = dict[str, list[list[float]]]  # side -> launches -> rounds -> milliseconds an image
 
@@ -73,33 +70,6 @@ def start_road(model: Model, photo: Path, threads: int, launches: int) -> dict[s
             for side in rotated(list(commands), launch):
                 turns[side].append([_seconds(commands[side], threads) * 1000])
     return _comparison(f"photo to mask file, {model.name}, process start included", turns)
-
-
-def training_road(model: Model, pairs: Sequence[Pair], threads: int, effort: Effort) -> dict[str, Any]:
-    """Training steps of one image, reading included.
-
-    Raises:
-        InputError: too few pairs: ours would take the later ones from its cache.
-    """
-    # The first images of a turn were read while the other side had its turn.
-    untimed = PREFETCHED * (os.cpu_count() or 1) + 1
-    needed = effort.rounds * (untimed + effort.images)
-    if len(pairs) < needed:
-        raise InputError(
-            f"needs {needed} images with masks, so that none comes from a cache, and --masks gives {len(pairs)}"
-        )
-    stem, mask = pairs[0].image.stem, pairs[0].mask.stem
-    common = {
-        "checkpoint": os.fspath(model.checkpoint),
-        "images": os.fspath(pairs[0].image.parent),
-        "masks": os.fspath(pairs[0].mask.parent),
-        "names": [pair.name for pair in pairs],
-        "suffix": mask.removeprefix(stem),
-        "threads": threads,
-    }
-    sides = {side: {"road": f"{word} training", **common} for side, word in (("ours", "our"), ("milesial", "milesial"))}
-    what = f"training step of one image, reading included, {model.name}"
-    return _comparison(what, _alternate(sides, threads, effort, untimed))
 
 
 def different_pixels(model: Model, photos: Sequence[Path], threads: int) -> float:

@@ -44,7 +44,7 @@ def machine_state() -> dict[str, Any]:
     """
     power = None
     if platform.system() == "Darwin":
-        from .mac_machine import power_and_heat
+        from .mac.machine import power_and_heat
 
         power = power_and_heat()
     governor = _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

@@ -17,12 +17,12 @@ from PIL import Image
 
 from unet_edge.cli import main
 from unet_edge.training.reporter import Reporter
-from unet_edge_bench import demo as demo_module
-from unet_edge_bench.agreement import Outcome, insist_on_agreement
-from unet_edge_bench.artefacts import exported
 from unet_edge_bench.demo import BRAIN, run_demo
-from unet_edge_bench.demo_facts import by_hand
-from unet_edge_bench.demo_folder import DemoFolder
+from unet_edge_bench.demo import run as demo_module
+from unet_edge_bench.demo.agreement import Outcome, insist_on_agreement
+from unet_edge_bench.demo.artefacts import exported
+from unet_edge_bench.demo.facts import by_hand
+from unet_edge_bench.demo.folder import DemoFolder
 from unet_edge_export import FORMATS, TOLERANCES
 from unet_edge_runtime.errors import AgreementError, InputError, MissingExtraError, TrainingError
 from unet_edge_runtime.files import sha256_of

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tests.browser import check_page
-from unet_edge_bench.charts import curve_charts, strip_chart
-from unet_edge_bench.page import render
-from unet_edge_bench.pictures import Cell, Row
+from unet_edge_bench.demo.charts import curve_charts, strip_chart
+from unet_edge_bench.demo.page import render
+from unet_edge_bench.demo.pictures import Cell, Row
 
 NASTY = '<script>alert("&")</script>'
 ROWS = [Row("slice", [Cell("image", "data:image/png;base64,AAAA"), Cell("truth", "data:image/png;base64,AAAA")])]

@@ -26,7 +26,7 @@ def command(model: Path, images: Path | None, output: Path | None, limit: int, r
     """
     if not model.is_dir():
         raise click.ClickException(f"{model}: no Core ML package: give the folder that ends in .mlpackage")
-    from unet_edge_bench.mac_report import MacProtocol, mac_report
+    from unet_edge_bench.mac.report import MacProtocol, mac_report
     from unet_edge_runtime.files import write_json
 
     target = output or model.with_name(f"{model.stem}_mac_report.json")

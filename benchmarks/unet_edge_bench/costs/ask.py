@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_edge_bench.machine import available_cores
-from unet_edge_bench.timing.child import Child
+from unet_edge_bench.process import Child
 from unet_edge_runtime.errors import BackendError
 
 __all__ = ["ask"]

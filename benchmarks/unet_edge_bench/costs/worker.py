@@ -1,6 +1,6 @@
 """`python -m unet_edge_bench.costs.worker`: the process that `ask` starts.
 
-Requests and answers are those of `timing.worker.answer_stream`. ONNX files need ONNX Runtime, checkpoints PyTorch.
+Requests and answers are those of `process.answer_stream`. ONNX files need ONNX Runtime, checkpoints PyTorch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from unet_edge_bench.timing.worker import answer_stream
+from unet_edge_bench.process import answer_stream
 from unet_edge_runtime.errors import BackendError, MissingExtraError
 
 __all__ = ["main"]

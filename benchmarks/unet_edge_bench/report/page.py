@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet_edge_runtime.errors import MissingExtraError
 from unet_edge_runtime.files import atomic_path
 
 from .layers import bottleneck_of, layer_bars
@@ -23,7 +22,7 @@ from .words import bytes_text, joined, number, percent, spread
 
 __all__ = ["render", "write_html"]
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 def write_html(results: Mapping[str, Any], path: Path | str) -> Path:
@@ -49,22 +48,17 @@ def render(results: Mapping[str, Any]) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-        from markupsafe import Markup
-    except ImportError:
-        raise MissingExtraError("jinja2", "train", "the HTML page") from None
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:]}."
+    from unet_edge.html import page_template  # measuring alone needs nothing but the runtime
+
+    template = page_template(TEMPLATE, "the HTML page", sentence=lambda text: f"{text[:1].upper()}{text[1:]}.")
+    from markupsafe import Markup  # comes with jinja2
+
     view = View(results)
     known = duels(view)
     best = [row for group in view.groups for row in unbeaten(group, known)]
     layers_of = featured(view, best)
     drawings = {name: Markup(drawing) for name, drawing in _drawings(view, layers_of).items()}  # made of escaped parts
-    return environment.get_template(TEMPLATE).render(
+    return template.render(
         r=results,
         unit=view.unit,
         groups=len(view.groups),

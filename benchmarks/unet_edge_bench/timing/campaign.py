@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from unet_edge_bench.process import Child
 from unet_edge_runtime.errors import BackendError
 
-from .child import Child
 from .noise import Noise, ReferenceLoop
 from .plan import Protocol, Row
 

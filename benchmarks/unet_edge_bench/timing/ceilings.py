@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .child import Child
+from unet_edge_bench.process import Child, answer_stream
+
 from .product_graph import product_graph
-from .worker import answer_stream
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from unet_edge_bench.machine import physical_cores
+from unet_edge_bench.process import Child
 from unet_edge_runtime.backend import backend_for
 from unet_edge_runtime.errors import BackendError, InputError
 from unet_edge_runtime.segmenter import padded_size
 from unet_edge_runtime.spec import ModelSpec
 from unet_edge_runtime.transform import scaled_size
 
-from .child import Child
 from .labels import labelled
 from .pictures import Pictures
 from .plan import Row

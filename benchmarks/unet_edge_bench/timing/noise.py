@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .child import Child
-from .worker import answer_stream
+from unet_edge_bench.process import Child, answer_stream
 
 __all__ = ["DRIFT", "SPREAD", "Noise", "ReferenceLoop"]
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unet_edge_bench.process import Child, answer_stream
 from unet_edge_runtime.errors import BackendError, InputError
 
-from .child import Child
 from .choices import Model
-from .worker import answer_stream, open_backend
+from .worker import open_backend
 
 __all__ = ["Images", "judge"]
 

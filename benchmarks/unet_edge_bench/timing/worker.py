@@ -10,22 +10,20 @@ Each gets one answer on standard output, or `{"error": text}`.
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
+
+from unet_edge_bench.process import answer_stream
 
 if TYPE_CHECKING:
     from unet_edge_runtime.backend import Backend
 
     from .stages import Job
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
-
-__all__ = ["Worker", "answer_stream", "main", "open_backend", "peak_memory"]
+__all__ = ["Worker", "main", "open_backend", "peak_memory"]
 
 
 class Worker:
@@ -130,40 +128,9 @@ def peak_memory() -> int | None:
     return own + children
 
 
-def answer_stream(answer: Answer) -> int:
-    """Answer each line of standard input on standard output, which libraries' own prints cannot reach.
-
-    Args:
-        answer: takes a request and returns what to send.
-    """
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        ends = request["do"] == "end"
-        _send(out, _answer_or_error(answer, request))
-        if ends:
-            break
-    return 0
-
-
 def main() -> int:
     """Serve until standard input ends."""
     return answer_stream(Worker().answer)
-
-
-def _answer_or_error(answer: Answer, request: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return answer(request)
-    except Exception as error:  # whatever a runtime raises belongs to this row alone
-        text = " ".join(str(error).split()) or type(error).__name__
-        ours = type(error).__module__ == "unet_edge_runtime.errors"
-        return {"error": text if ours else f"{type(error).__name__}: {text}"}
-
-
-def _send(out: IO[str], value: dict[str, Any]) -> None:
-    out.write(json.dumps(value) + "\n")
-    out.flush()
 
 
 def _import_backend(name: str) -> type[Backend] | None:

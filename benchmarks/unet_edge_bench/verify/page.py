@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unet_edge_runtime.errors import MissingExtraError
+from unet_edge.html import page_template
 from unet_edge_runtime.files import atomic_path
 
 from .pictures import FLIP_COLORS, heat_colors, worst_rows
@@ -14,7 +14,7 @@ from .text import number, percent, share
 
 __all__ = ["render", "write_page"]
 
-TEMPLATE = "page.html.j2"
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 LISTED = 200  # images in a pair's table
 
 
@@ -32,16 +32,8 @@ def write_page(result: Verification, path: Path) -> None:
 
 def render(result: Verification) -> str:
     """The page as text; names are escaped."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ModuleNotFoundError:
-        raise MissingExtraError("jinja2", "train", "verify --html") from None
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(number=number, share=share, percent=percent, whole="{:,}".format)
-    return environment.get_template(TEMPLATE).render(
+    filters = {"number": number, "share": share, "percent": percent, "whole": "{:,}".format}
+    return page_template(TEMPLATE, "verify --html", **filters).render(
         result=result,
         pairs=[_shown(pair) for pair in result.pairs],
         sides=_sides(result),

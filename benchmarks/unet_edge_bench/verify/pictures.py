@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from unet_edge.html import picture_uri
 from unet_edge_runtime.image import to_uint8
 from unet_edge_runtime.mask import overlay
 
@@ -78,7 +77,7 @@ def _row(report: PairReport, sample: Sample, top: float) -> PictureRow:
     with np.errstate(all="ignore"):
         first, second = reference.labels(ours), candidate.labels(theirs)
     image = None if sample.image is None else _small(to_uint8(sample.pixels()))
-    pictures = [] if image is None else [Picture("image", _uri(Image.fromarray(image), "JPEG"))]
+    pictures = [] if image is None else [Picture("image", picture_uri(Image.fromarray(image), "JPEG"))]
     pictures += [
         Picture(reference.name, _labels(first, reference)),
         Picture(candidate.name, _labels(second, candidate)),
@@ -92,7 +91,7 @@ def _row(report: PairReport, sample: Sample, top: float) -> PictureRow:
 def _labels(labels: NDArray[np.uint8], side: Side) -> str:
     small = labels[tuple(slice(None, None, _step(labels.shape)) for _ in range(2))]
     black = np.zeros((*small.shape, 3), np.uint8)
-    return _uri(overlay(black, small, side.spec, opacity=1))
+    return picture_uri(overlay(black, small, side.spec, opacity=1))
 
 
 def _heat(report: PairReport, ours: Output, theirs: Output, top: float) -> Picture:
@@ -104,7 +103,9 @@ def _heat(report: PairReport, ours: Output, theirs: Output, top: float) -> Pictu
         difference = _largest(np.abs(left - right).max(axis=0))
     share = np.nan_to_num(difference / top if top else difference * 0, nan=1.0, posinf=1.0)
     colors = heat_colors(256)[(share.clip(0, 1) * 255).round().astype(np.uint8)]
-    return Picture(f"difference of {report.kind}", _uri(Image.fromarray(colors)), f"largest {difference.max():.2g}")
+    return Picture(
+        f"difference of {report.kind}", picture_uri(Image.fromarray(colors)), f"largest {difference.max():.2g}"
+    )
 
 
 def _flips(
@@ -121,7 +122,7 @@ def _flips(
         picture[:] = (np.asarray(Image.fromarray(image).resize((shape[1], shape[0]))) * GROUND).astype(np.uint8)
     for name, mark in marks.items():
         picture[mark] = FLIP_COLORS[name]
-    return Picture("flipped labels", _uri(Image.fromarray(picture)), f"{int(flipped.sum()):,} pixels")
+    return Picture("flipped labels", picture_uri(Image.fromarray(picture)), f"{int(flipped.sum()):,} pixels")
 
 
 def heat_colors(count: int) -> NDArray[np.uint8]:
@@ -160,9 +161,3 @@ def _widened(mark: NDArray[np.bool_]) -> NDArray[np.bool_]:
         padded = np.pad(wide, 1)
         wide = padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
     return wide
-
-
-def _uri(picture: Image.Image, format: str = "PNG") -> str:
-    stream = io.BytesIO()
-    picture.save(stream, format, optimize=True, **({"quality": 82} if format == "JPEG" else {}))
-    return f"data:image/{format.lower()};base64," + base64.b64encode(stream.getvalue()).decode("ascii")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.bench.timing.conftest import SHORT
+from unet_edge_bench.process import Child
 from unet_edge_bench.timing.campaign import rotated, run_campaign
-from unet_edge_bench.timing.child import Child
 from unet_edge_bench.timing.plan import Protocol, Row
 from unet_edge_runtime.errors import BackendError, InputError
 

@@ -28,7 +28,7 @@ from unet_edge_runtime.segmenter import Segmentation, Segmenter
 from unet_edge_runtime.spec import ModelSpec
 from unet_edge_runtime.transform import pad_image, preprocess
 
-from .mac_machine import mac_facts, power_and_heat
+from .machine import mac_facts, power_and_heat
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ import re
 import subprocess
 from typing import Any
 
-from .machine import load_average, machine_facts
+from unet_edge_bench.machine import load_average, machine_facts
 
 __all__ = ["mac_facts", "power_and_heat"]
 

@@ -17,17 +17,17 @@ from unet_edge.training.config import TrainConfig
 from unet_edge.training.reporter import Reporter
 from unet_edge.training.run_folder import RunFolder
 from unet_edge.training.start import DataConfig, NetworkConfig, resume, train
+from unet_edge_bench.timing.plan import Protocol
 from unet_edge_export import FORMATS
 from unet_edge_export.images import spread
 from unet_edge_runtime.errors import DatasetError, InputError, MissingExtraError
 from unet_edge_runtime.files import write_json
 
 from .artefacts import Artefact, checkpoint_artefact, exported
-from .demo_facts import collect_facts
-from .demo_folder import DemoFolder, Steps
-from .demo_measure import measured_results
+from .facts import collect_facts
+from .folder import DemoFolder, Steps
+from .measure import measured_results
 from .page import write_page
-from .timing.plan import Protocol
 
 __all__ = ["BRAIN", "Plan", "run_demo"]
 

@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from unet_edge.data.pairing import Pair
+from unet_edge_bench.machine import available_cores
+from unet_edge_bench.timing.campaign import Campaign, run_campaign
+from unet_edge_bench.timing.plan import Row
+from unet_edge_bench.timing.results import rank
+from unet_edge_bench.timing.row_data import all_samples, row_data
 from unet_edge_runtime.errors import BackendError, TrainingError
 from unet_edge_runtime.segmenter import Segmenter
 
 from .agreement import Outcome, insist_on_agreement, mask_file, overlay_file, predict_all
 from .artefacts import BACKENDS, UNTIMED, Artefact, backend_options, open_backends
-from .demo_folder import DemoFolder, Steps
-from .machine import available_cores
-from .timing.campaign import Campaign, run_campaign
-from .timing.plan import Row
-from .timing.results import rank
-from .timing.row_data import all_samples, row_data
+from .folder import DemoFolder, Steps
 
 if TYPE_CHECKING:
-    from .demo import Plan
+    from .run import Plan
 
 __all__ = ["measured_results"]
 

@@ -1,4 +1,4 @@
-"""A process that answers one JSON object a line, seen from the side that asks."""
+"""A process that answers one JSON object a line: `Child` is the side that asks, `answer_stream` the other."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import unet_edge_runtime
 from unet_edge_runtime.errors import BackendError
 
-__all__ = ["THREAD_VARIABLES", "Child"]
+__all__ = ["THREAD_VARIABLES", "Child", "answer_stream"]
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Read by the libraries when they are loaded, so they have to be there before a process starts."""
@@ -130,10 +132,41 @@ class Child:
         return f": {' '.join(lines[-1].split())[:_SAID]}" if lines else ""
 
 
+def answer_stream(answer: Answer) -> int:
+    """Answer each line of standard input on standard output, which libraries' own prints cannot reach.
+
+    Args:
+        answer: takes a request and returns what to send.
+    """
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        ends = request["do"] == "end"
+        _send(out, _answer_or_error(answer, request))
+        if ends:
+            break
+    return 0
+
+
+def _answer_or_error(answer: Answer, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return answer(request)
+    except Exception as error:  # whatever a runtime raises belongs to this row alone
+        text = " ".join(str(error).split()) or type(error).__name__
+        ours = type(error).__module__ == "unet_edge_runtime.errors"
+        return {"error": text if ours else f"{type(error).__name__}: {text}"}
+
+
+def _send(out: IO[str], value: dict[str, Any]) -> None:
+    out.write(json.dumps(value) + "\n")
+    out.flush()
+
+
 def _environment(python: str, threads: int, env: Mapping[str, str]) -> dict[str, str]:
     found = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONUNBUFFERED": "1"}
     if python == sys.executable:
         # What is imported here may be a copy on sys.path alone; another interpreter is told by its row's env.
-        here = [str(Path(__file__).parents[2]), str(Path(unet_edge_runtime.__file__).parents[1])]
+        here = [str(Path(__file__).parents[1]), str(Path(unet_edge_runtime.__file__).parents[1])]
         found["PYTHONPATH"] = os.pathsep.join([*here, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**found, **env}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unet_edge.data.pairing import Pair
+from unet_edge.html import picture_uri
 from unet_edge_runtime.image import read_image, to_uint8
 from unet_edge_runtime.mask import labels_from_mask, overlay, read_mask
 from unet_edge_runtime.spec import IGNORE_LABEL, ModelSpec
@@ -141,9 +140,7 @@ def _uri(picture: Image.Image) -> str:
     large = picture.resize((picture.width * ZOOM, picture.height * ZOOM), Image.Resampling.NEAREST)
     if _is_grey(large):
         large = large.convert("L")
-    stream = io.BytesIO()
-    large.save(stream, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return picture_uri(large)
 
 
 def _is_grey(picture: Image.Image) -> bool:

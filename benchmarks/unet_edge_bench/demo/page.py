@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from unet_edge.data.pairing import Pair
+from unet_edge.html import page_template
+from unet_edge_bench.timing.stages import STAGES
 from unet_edge_export.reference_backend import CoreMLReferenceBackend
 from unet_edge_runtime.files import atomic_path
 from unet_edge_runtime.spec import ModelSpec
 
 from .artefacts import BACKENDS, UNTIMED, title_of
 from .charts import curve_charts, strip_chart
-from .demo_folder import DemoFolder
+from .folder import DemoFolder
 from .pictures import Cell, Row, difference_maps, gallery
-from .timing.stages import STAGES
 
 __all__ = ["render", "write_page"]
 
-TEMPLATE = "page.html.j2"
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 NOT_EXECUTED = "converted, not executed on this machine"
 PROVES = f"this {CoreMLReferenceBackend.proves}"
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -48,18 +47,16 @@ def write_page(place: DemoFolder, results: Mapping[str, Any], pairs: Sequence[Pa
 
 def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]) -> str:
     """The page as text; names in `results` are escaped."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        dice=_dice, ms=_ms, size=_size, sci=_sci, duration=_duration, backend=title_of, whole="{:,}".format
-    )
+    filters: dict[str, Callable[..., str]] = {
+        "dice": _dice, "ms": _ms, "size": _size, "sci": _sci, "duration": _duration,
+        "backend": title_of, "whole": "{:,}".format,
+    }  # fmt: skip
+    template = page_template(TEMPLATE, "the demo's page", **filters)
     spec, backends = results["spec"], results["backends"]
     colors = ["rgb({}, {}, {})".format(*info["color"]) for info in spec["classes"]]
     timed = {name: one for name, one in backends.items() if one["latency"]}
     strips, ticks = strip_chart({name: one["latency"]["total"] for name, one in timed.items()})
-    return environment.get_template(TEMPLATE).render(
+    return template.render(
         r=results,
         rows=rows,
         maps=maps,

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from unet_edge.checkpoint import read_checkpoint
 from unet_edge.data.split import Split
 from unet_edge.training.run_folder import RunFolder
+from unet_edge_bench.machine import machine_facts
 from unet_edge_runtime.image import read_image
 
 from .artefacts import Artefact
-from .demo_folder import RESULTS_VERSION, DemoFolder
-from .machine import machine_facts
+from .folder import RESULTS_VERSION, DemoFolder
 
 if TYPE_CHECKING:
-    from .demo import Plan
+    from .run import Plan
 
 __all__ = ["by_hand", "collect_facts"]
 

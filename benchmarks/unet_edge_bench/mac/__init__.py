@@ -1,0 +1,1 @@
+"""What only a Mac can tell: its chip, its power and heat, and a report of Core ML on its compute units."""
