@@ -3,53 +3,133 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.image import read_image
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import ConfusionMatrix
-from unet_edge_runtime.transform import postprocess, preprocess
+from unet_edge_runtime.segmenter import padded_size
+from unet_edge_runtime.transform import pad_image, postprocess, preprocess
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
+    from unet_edge_runtime.backend import Backend
     from unet_edge_runtime.segmenter import Segmenter
     from unet_edge_runtime.spec import ModelSpec
 
     from .data.pairing import Pair
 
-__all__ = ["evaluate", "scores_of", "segment_pairs"]
+__all__ = ["FLIPS", "default_batch", "evaluate", "segment_pairs"]
 
-Prepared = tuple["NDArray[np.float32]", "NDArray[np.uint8]"]
+GPU_BATCH = 8  # images
+
+FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
+    "none": ((),),
+    "horizontal": ((), (-1,)),
+    "both": ((), (-1,), (-2,), (-2, -1)),
+}
+"""Of each kind of test-time flips the axes that are mirrored, one tuple a run of the network."""
 
 
-def evaluate(segmenter: Segmenter, pairs: Iterable[Pair]) -> ConfusionMatrix:
+class Prepared(NamedTuple):
+    """A pair, its image (C, h, w) for the network, and its true labels (H, W)."""
+
+    pair: Pair
+    x: NDArray[np.float32]
+    truth: NDArray[np.uint8]
+
+
+def evaluate(
+    segmenter: Segmenter,
+    pairs: Iterable[Pair],
+    *,
+    flips: str = "none",
+    shard: tuple[int, int] = (0, 1),
+    batch: int = 1,
+    on_image: Callable[[Pair, ConfusionMatrix], None] | None = None,
+) -> ConfusionMatrix:
     """Every pair once, counted in one confusion matrix.
 
     Args:
         segmenter: any model on any backend.
         pairs: what to score it on.
+        flips: none, or test-time augmentation: the mean of the logits (or probabilities, where the model returns
+            them) over the image and its mirror image (horizontal), or over all four mirrorings (both).
+        shard: (rank, world): of every `world` pairs only the one at `rank` is read and counted; the matrices of
+            all ranks add up to that of all pairs.
+        batch: images of equal size that the network gets at once; for backends that take any number.
+        on_image: told of every pair and its own confusion matrix, as soon as it is known. With a batch above 1
+            the order is not that of the pairs.
 
     Raises:
-        InputError: a file cannot be read, sizes differ, or a mask holds a value that is no class of the model.
+        InputError: a file cannot be read, sizes differ, a mask holds a value that is no class of the model, or
+            flips are asked of a model that returns a class map.
     """
-    matrix = ConfusionMatrix(len(segmenter.spec.classes))
-    for truth, predicted in segment_pairs(segmenter, pairs):
-        matrix.add(truth, predicted)
-    return matrix
+    total = ConfusionMatrix(len(segmenter.spec.classes))
+    mine = islice(pairs, shard[0], None, shard[1])
+    for pair, truth, predicted in _predictions(segmenter, mine, flips, batch):
+        matrix = ConfusionMatrix(len(segmenter.spec.classes)).add(truth, predicted)
+        total.counts += matrix.counts
+        if on_image:
+            on_image(pair, matrix)
+    return total
+
+
+def default_batch(backend: Backend) -> int:
+    """How many images of equal size to run at once: several on a GPU; on a processor it gains nothing."""
+    device = getattr(backend, "device", None)
+    return GPU_BATCH if device is not None and device.type != "cpu" else 1
 
 
 def segment_pairs(segmenter: Segmenter, pairs: Iterable[Pair]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """True and predicted labels (H, W) of each pair, in order; files are read ahead while the network runs."""
+    for _, truth, predicted in _predictions(segmenter, pairs, "none", 1):
+        yield truth, predicted
+
+
+def _predictions(
+    segmenter: Segmenter, pairs: Iterable[Pair], flips: str, batch: int
+) -> Iterator[tuple[Pair, NDArray[np.uint8], NDArray[np.uint8]]]:
     spec = segmenter.spec
-    for x, truth in _read_ahead(pairs, spec):
-        height, width = truth.shape
-        yield truth, postprocess(segmenter.run(x), spec, (height, width), segmenter.threshold)
+    if flips not in FLIPS:
+        raise InputError(f"flips must be one of {', '.join(FLIPS)}, not {flips!r}")
+    if flips != "none" and spec.head == "classmap":
+        raise InputError(f"{segmenter.backend.path} returns a class map, of which there is no mean: use --flips none")
+    for items in _batches(_read_ahead(pairs, spec), batch):
+        x = np.stack([item.x for item in items])
+        # Outputs are averaged before they are enlarged and decided, as in a single run.
+        outputs = [np.flip(_run(segmenter, np.flip(x, axes)), axes) for axes in FLIPS[flips]]
+        output = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
+        for item, planes in zip(items, output, strict=True):
+            height, width = item.truth.shape
+            yield item.pair, item.truth, postprocess(planes, spec, (height, width), segmenter.threshold)
+
+
+def _run(segmenter: Segmenter, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run images (N, C, h, w) of one size; only a network of no fixed size gets them at once."""
+    height, width = x.shape[2:]
+    if len(x) == 1 or segmenter.input_size(height, width):
+        return np.stack([segmenter.run(image) for image in x])
+    padded = pad_image(x, padded_size((height, width), segmenter.spec.multiple), segmenter.spec.padding)
+    return segmenter.backend.run(padded)[..., :height, :width]
+
+
+def _batches(items: Iterable[Prepared], batch: int) -> Iterator[list[Prepared]]:
+    """Lists of `batch` items whose images have one size, as soon as they are full; the rest at the end."""
+    waiting: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
+    for item in items:
+        waiting[item.x.shape].append(item)
+        if len(waiting[item.x.shape]) >= batch:
+            yield waiting.pop(item.x.shape)
+    yield from waiting.values()
 
 
 def _read_ahead(pairs: Iterable[Pair], spec: ModelSpec) -> Iterator[Prepared]:
@@ -73,27 +153,4 @@ def _prepare(pair: Pair, spec: ModelSpec) -> Prepared:
     truth = labels_from_mask(read_mask(pair.mask), spec, pair.mask)
     if truth.shape != image.shape[:2]:
         raise InputError(f"{pair.mask}: its size {truth.shape} differs from that of {pair.image}, {image.shape[:2]}")
-    return preprocess(image, spec), truth
-
-
-def scores_of(
-    segmenter: Segmenter,
-    pairs: Sequence[Pair],
-    include_background: bool = False,
-    progress: Callable[[Sequence[Pair]], Iterable[Pair]] = iter,
-) -> dict[str, Any]:
-    """`evaluate` as plain data: the scores, the number of images, the backend and the model.
-
-    Args:
-        segmenter: any model on any backend.
-        pairs: what to score it on.
-        include_background: count the background class in the means.
-        progress: wraps the pairs, for a progress bar.
-    """
-    matrix = evaluate(segmenter, progress(pairs))
-    return {
-        **matrix.summary(segmenter.spec, include_background),
-        "images": len(pairs),
-        "backend": segmenter.backend.name,
-        "model": str(segmenter.backend.path),
-    }
+    return Prepared(pair, preprocess(image, spec), truth)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from unet_edge_runtime.errors import ModelFileError
 
-__all__ = ["UNet", "UNetConfig"]
+__all__ = ["CHECKPOINTING", "UNet", "UNetConfig"]
+
+CHECKPOINTING = ("none", "encoder", "all")  # from the fastest to the smallest
 
 
 @dataclass(frozen=True)
@@ -140,11 +145,12 @@ class UNet(nn.Module):
 
     Args:
         config: the architecture.
-        checkpointing: drop the activations inside each block and compute them again in the backward pass:
-            the same gradients in less memory and more time.
+        checkpointing: which blocks drop their inner activations and compute them again in the backward pass,
+            for the same gradients in less memory and more time: "none", "encoder" or "all" (Chen et al., 2016,
+            arXiv:1604.06174). It is an attribute and may change between two steps.
     """
 
-    def __init__(self, config: UNetConfig, checkpointing: bool = False) -> None:
+    def __init__(self, config: UNetConfig, checkpointing: str = "none") -> None:
         super().__init__()
         self.config = config
         self.checkpointing = checkpointing
@@ -175,25 +181,28 @@ class UNet(nn.Module):
         multiple = self.config.multiple
         if not torch.compiler.is_compiling() and (x.shape[-2] % multiple or x.shape[-1] % multiple):
             raise ValueError(f"height and width must be multiples of {multiple}, not {tuple(x.shape[-2:])}")
-        skips = [self._block(self.inc, x)]
+        encoder, decoder = self.checkpointing in ("encoder", "all"), self.checkpointing == "all"
+        skips = [self._block(encoder, self.inc, x)]
         for level in range(1, self.config.depth + 1):
-            skips.append(self._block(self.get_submodule(f"down{level}"), skips[-1]))
+            skips.append(self._block(encoder, self.get_submodule(f"down{level}"), skips[-1]))
         y = skips.pop()
         for step in range(1, self.config.depth + 1):
-            y = self._block(self.get_submodule(f"up{step}"), y, skips.pop())
+            y = self._block(decoder, self.get_submodule(f"up{step}"), y, skips.pop())
         return self.outc(y)
 
-    def _block(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+    def _block(self, drop: bool, block: nn.Module, *inputs: Tensor) -> Tensor:
+        if not (drop and self.training and torch.is_grad_enabled()):
             return block(*inputs)
         # Not reentrant: that form cuts the gradient wherever no input asks for one, as the image does.
-        output: Tensor = checkpoint(
-            block,
-            *inputs,
-            use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _frozen_statistics(block)),
-        )
-        return output
+        if torch.compiler.is_compiling():  # a compiled graph records the statistics once, and takes no such contexts
+            return cast("Tensor", checkpoint(block, *inputs, use_reentrant=False))
+        contexts = functools.partial(_contexts, block)
+        return cast("Tensor", checkpoint(block, *inputs, use_reentrant=False, context_fn=contexts))
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """In which a block is computed for the first and for the second time."""
+    return contextlib.nullcontext(), _frozen_statistics(block)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 from agree import judge
 from environments import environment, paths, pinned
 from peer_backend import spec_file
-from roads import Effort, different_pixels, mask_road, start_road, training_road
+from roads import Effort, different_pixels, mask_road, start_road
 from roster import Model, Peer, convert
 
 from unet_edge.data.pairing import Pair
@@ -42,18 +42,16 @@ class Plan:
         protocol: of the networks.
         masks: of photo to mask in a running process.
         starts: processes of each side for photo to mask, start included.
-        training: of training steps.
     """
 
     protocol: Protocol
     masks: Effort
     starts: int
-    training: Effort
 
 
 # More launches of fewer rounds: processes differ more than the turns of one.
-FULL = Plan(Protocol(4, 2, 0.4, 2, warmup_seconds=1.0), Effort(4, 2, 4), 5, Effort(4, 2, 5))
-QUICK = Plan(Protocol(3, 2, 0.2, 2, warmup_seconds=0.5), Effort(3, 2, 3), 4, Effort(3, 2, 3))
+FULL = Plan(Protocol(4, 2, 0.4, 2, warmup_seconds=1.0), Effort(4, 2, 4), 5)
+QUICK = Plan(Protocol(3, 2, 0.2, 2, warmup_seconds=0.5), Effort(3, 2, 3), 4)
 
 
 def _nothing() -> dict[str, Any]:
@@ -139,7 +137,6 @@ def measure_roads(task: Task, model: Model, *, brief: bool) -> None:
     if not brief:
         steps["process start"] = lambda: found["roads"].append(start_road(model, photos[0], threads, plan.starts))
         steps["differences of masks"] = pixels
-        steps["training"] = lambda: found["roads"].append(training_road(model, task.pairs, threads, plan.training))
     for name, step in steps.items():
         task.say(f"milesial: {name}")
         try:

@@ -8,7 +8,6 @@ imports of torchvision, matplotlib and wandb, and its logging.
 
 from __future__ import annotations
 
-import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from seed_equivalence import seed_forward
 from unet_edge.checkpoint import read_checkpoint
 from unet_edge.model import UNet
 
-__all__ = ["load", "predict", "training_steps"]
+__all__ = ["Training", "load", "predict"]
 
 EPSILON = 1e-6
 
@@ -51,33 +50,66 @@ def predict(model: UNet, scale: float, values: Sequence[int], photo: Path, targe
     Image.fromarray(mask).save(target)
 
 
-def training_steps(checkpoint: Path, images: Path, masks: Path, names: Sequence[str], suffix: str) -> Iterator[int]:
-    """Train, image by image; yields the number of images after each step.
+class Training:
+    """Its training: RMSprop with its values, channels_last, cross-entropy plus Dice over all classes at once,
+    gradients clipped at 1, images in random order, and a process for each core that reads ahead.
 
-    RMSprop with its values, channels_last, cross-entropy plus Dice over all classes at once, gradients clipped at 1,
-    one image a step in random order, and a process for each core that reads ahead.
+    Args:
+        checkpoint: the network, its first weights and its scale.
+        images: folder of images.
+        masks: folder of masks.
+        names: stems of the images.
+        suffix: what a mask's stem has more.
+        batch: images a step.
+        device: cpu, cuda or mps.
+        amp: its --amp: autocast with the device's own type, and a gradient scaler on CUDA.
     """
-    loaded = read_checkpoint(checkpoint)
-    model = loaded.build().train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    values = [int(info.value) for info in loaded.spec.classes]  # type: ignore[arg-type]
-    data = _Pairs(images, masks, names, suffix, loaded.spec.scale, values)
-    loader = DataLoader(data, batch_size=1, shuffle=True, num_workers=os.cpu_count() or 1)
-    optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-5, weight_decay=1e-8, momentum=0.999, foreach=True)
-    for _ in itertools.count():
-        for x, truth in loader:
-            _step(model, optimizer, x.to(memory_format=torch.channels_last), truth)
-            yield len(x)
 
+    def __init__(
+        self,
+        checkpoint: Path,
+        images: Path,
+        masks: Path,
+        names: Sequence[str],
+        suffix: str,
+        batch: int = 1,
+        device: str = "cpu",
+        amp: bool = False,
+    ) -> None:
+        loaded = read_checkpoint(checkpoint)
+        values = [int(info.value) for info in loaded.spec.classes]  # type: ignore[arg-type]
+        self.device, self.amp = torch.device(device), amp
+        self.model = loaded.build().train().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loader = DataLoader(
+            _Pairs(images, masks, names, suffix, loaded.spec.scale, values),
+            batch_size=batch,
+            shuffle=True,
+            num_workers=os.cpu_count() or 1,
+            pin_memory=self.device.type == "cuda",  # elsewhere it asks for it too, and torch leaves it
+        )
+        self.optimizer = torch.optim.RMSprop(
+            self.model.parameters(), lr=1e-5, weight_decay=1e-8, momentum=0.999, foreach=True
+        )
+        self.scaler = torch.amp.GradScaler("cuda", enabled=amp and self.device.type == "cuda")
 
-def _step(model: UNet, optimizer: torch.optim.Optimizer, x: Tensor, truth: Tensor) -> None:
-    logits = seed_forward(model, x)
-    one_hot = F.one_hot(truth, model.config.classes).permute(0, 3, 1, 2).float()
-    loss = F.cross_entropy(logits, truth) + _dice_loss(F.softmax(logits, dim=1).float(), one_hot)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    loss.item()
+    def epoch(self) -> Iterator[tuple[int, float]]:
+        """Every image once; yields each step's number of images and loss."""
+        for x, truth in self.loader:
+            x = x.to(self.device, torch.float32, memory_format=torch.channels_last)
+            yield len(x), self._step(x, truth.to(self.device, torch.long))
+
+    def _step(self, x: Tensor, truth: Tensor) -> float:
+        with torch.autocast("cpu" if self.device.type == "mps" else self.device.type, enabled=self.amp):
+            logits = seed_forward(self.model, x)
+            one_hot = F.one_hot(truth, self.model.config.classes).permute(0, 3, 1, 2).float()
+            loss = F.cross_entropy(logits, truth) + _dice_loss(F.softmax(logits, dim=1).float(), one_hot)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.item()
 
 
 def _dice_loss(probabilities: Tensor, truth: Tensor) -> Tensor:

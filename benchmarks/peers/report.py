@@ -149,11 +149,9 @@ def _agreement_cells(row: Mapping[str, Any]) -> list[str]:
 
 def _roads(roads: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> list[str]:
     lines = [
-        "Its prediction and its training step, written again from its published behaviour"
-        " (`benchmarks/peers/milesial.py`; without its imports of torchvision, matplotlib and wandb, which would only"
-        " slow it down) against ours: prediction through the exported ONNX file, training with the recipe `seed`, both"
-        " at batch 1. Training is its first epoch: every image is read from its file. In later epochs ours takes what"
-        " fits into 2 GiB from memory, and milesial's reads again, with a process for each core that reads ahead.",
+        "Its prediction, written again from its published behaviour (`benchmarks/peers/milesial.py`; without its"
+        " imports of torchvision, matplotlib and wandb, which would only slow it down) against ours through the"
+        " exported ONNX file, both at batch 1. Training against training: [TRAINING.md](TRAINING.md).",
         "",
         "| road | ours ms | milesial's ms | milesial's, ours = 1 | |",
         "|---|---|---|---|---|",

@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from unet_edge_bench.timing.worker import answer_stream
+from unet_edge_bench.process import answer_stream
 
 __all__ = ["ROADS", "Worker"]
-
-SETTLE = 0.5  # seconds for loader processes to fill their queues, so that they do not disturb the other side's turn
 
 
 class Worker:
@@ -40,7 +38,6 @@ class Worker:
         started = time.perf_counter_ns()
         images = sum(next(self.road) for _ in range(timed))
         elapsed = time.perf_counter_ns() - started
-        time.sleep(SETTLE)
         return {"ms": elapsed / 1e6 / images}
 
 
@@ -62,48 +59,9 @@ def milesial_masks(model: str, photos: list[str], threads: int) -> Iterator[int]
     return _to_files(photos, lambda photo, target: milesial.predict(network, scale, values, photo, target))
 
 
-def our_training(
-    checkpoint: str, images: str, masks: str, names: list[str], suffix: str, threads: int
-) -> Iterator[int]:
-    """Steps of our trainer with the recipe "seed", loading included; yields the images of each."""
-    import torch
-
-    from unet_edge.checkpoint import read_checkpoint
-    from unet_edge.data.pairing import pair_files
-    from unet_edge.data.split import Split
-    from unet_edge.training.config import TrainConfig
-    from unet_edge.training.run_folder import RunFolder
-    from unet_edge.training.trainer import Trainer
-
-    torch.set_num_threads(threads)
-    loaded = read_checkpoint(checkpoint)
-    chosen = [pair for pair in pair_files(Path(images), Path(masks), suffix)[0] if pair.name in set(names)]
-    run = RunFolder(Path(tempfile.gettempdir()) / "no run is written")
-    config = TrainConfig.from_recipe("seed")
-    trainer = Trainer(config, loaded.build(), loaded.spec, Split(chosen, []), run, torch.device("cpu"))
-    for epoch in itertools.count(1):
-        trainer.batches.epoch = epoch
-        for batch, labels in trainer.loader:
-            trainer._train_step(batch, labels)
-            yield len(batch)
-
-
-def milesial_training(
-    checkpoint: str, images: str, masks: str, names: list[str], suffix: str, threads: int
-) -> Iterator[int]:
-    """The same as milesial's training does it."""
-    import milesial
-    import torch
-
-    torch.set_num_threads(threads)
-    return milesial.training_steps(Path(checkpoint), Path(images), Path(masks), names, suffix)
-
-
 ROADS: dict[str, Callable[..., Iterator[int]]] = {
     "our masks": our_masks,
     "milesial masks": milesial_masks,
-    "our training": our_training,
-    "milesial training": milesial_training,
 }
 
 

@@ -115,7 +115,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="a trained network")
     parser.add_argument("--images", type=Path, required=True, help="folder of photos of one size")
-    parser.add_argument("--masks", type=Path, help="folder of their masks: for Dice and the training step")
+    parser.add_argument("--masks", type=Path, help="folder of their masks: for Dice")
     parser.add_argument(
         "--sizes",
         nargs="+",

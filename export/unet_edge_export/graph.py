@@ -148,7 +148,7 @@ def fold_batch_norm(model: UNet) -> UNet:
     b' = beta - m g / sqrt(v + e), with running mean m and variance v (`torch.nn.utils.fusion`).
     """
     folded = copy.deepcopy(model).cpu().eval()
-    folded.checkpointing = False
+    folded.checkpointing = "none"
     for block in folded.modules():
         if isinstance(block, DoubleConv):
             first, norm1, _, second, norm2, _ = block.double_conv

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .errors import BackendError, MissingExtraError, ModelFileError
+from .pretrained import find_model, pretrained_names
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
     """Open a model.
 
     Args:
-        path: .onnx, .mlpackage or a checkpoint.
+        path: .onnx, .mlpackage or a checkpoint, or the name of a pretrained model.
         name: the backend; by default the file's kind decides.
         options: what the backend's class takes besides the path, such as `threads`.
 
@@ -148,6 +149,8 @@ def load_backend(path: Path | str, name: str | None = None, **options: Any) -> B
         BackendError: the backend is unknown, cannot run here, or does not take an option.
         MissingExtraError: a package that it needs is not installed.
     """
+    if str(path) in pretrained_names():
+        path = find_model(path)
     name = name or backend_for(path)
     for point in entry_points():
         if point.name == name:

@@ -58,7 +58,27 @@ class ConfusionMatrix:
     @property
     def pixel_accuracy(self) -> float | None:
         """Share of the counted pixels whose label is right."""
-        return _ratio(int(np.trace(self.counts)), int(self.counts.sum()))
+        return _ratio(int(np.trace(self.counts)), self.pixels)
+
+    @property
+    def pixel_error(self) -> float | None:
+        """Share of the counted pixels whose label is wrong: one minus the pixel accuracy."""
+        return _ratio(self.pixels - int(np.trace(self.counts)), self.pixels)
+
+    @property
+    def pixels(self) -> int:
+        """Counted pixels; those to ignore are not among them."""
+        return int(self.counts.sum())
+
+    @property
+    def true_pixels(self) -> list[int]:
+        """Pixels of each class in the truth."""
+        return self._margins()[1]
+
+    @property
+    def predicted_pixels(self) -> list[int]:
+        """Pixels that were taken for each class, ignored ones left out."""
+        return self._margins()[2]
 
     def mean(self, scores: list[float | None], leave_out: int | None = None) -> float | None:
         """Mean over the classes that have a score, without label `leave_out`."""
@@ -66,7 +86,7 @@ class ConfusionMatrix:
         return sum(present) / len(present) if present else None
 
     def summary(self, spec: ModelSpec, include_background: bool = False) -> dict[str, Any]:
-        """The scores as plain data: `dice`, `iou`, `pixel_accuracy` and `classes`.
+        """The scores as plain data: `dice`, `iou`, `pixel_accuracy`, `pixel_error` and `classes`.
 
         The means leave out the spec's background class unless asked for it.
         """
@@ -76,6 +96,7 @@ class ConfusionMatrix:
             "dice": self.mean(dice, leave_out),
             "iou": self.mean(iou, leave_out),
             "pixel_accuracy": self.pixel_accuracy,
+            "pixel_error": self.pixel_error,
             "background_in_mean": leave_out is None,
             "classes": [
                 {"name": name, "dice": d, "iou": i} for name, d, i in zip(spec.class_names, dice, iou, strict=True)

@@ -20,6 +20,8 @@ def test_by_hand():
     assert matrix.dice == [2 * 2 / (4 + 3), 2 * 3 / (4 + 5)]
     assert matrix.iou == [2 / 5, 3 / 6]
     assert matrix.pixel_accuracy == 5 / 8
+    assert matrix.pixel_error == 3 / 8
+    assert (matrix.pixels, matrix.true_pixels, matrix.predicted_pixels) == (8, [4, 4], [3, 5])
 
 
 def test_images_are_summed_not_averaged():
@@ -42,6 +44,7 @@ def test_nothing_counted_is_no_score():
     matrix = ConfusionMatrix(2).add(np.full((2, 2), IGNORE_LABEL, np.uint8), np.ones((2, 2), np.uint8))
     assert matrix.dice == [None, None]
     assert matrix.pixel_accuracy is None
+    assert matrix.pixel_error is None
 
 
 def test_void_does_not_count():

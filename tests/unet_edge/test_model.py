@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import conv2d, conv_transpose2d, cross_entropy, interpolate, pad
 
 from unet_edge.model import UNet, UNetConfig
+from unet_edge.training.memory import saved_bytes
 from unet_edge_runtime.errors import ModelFileError
 
 PARAMETERS = {"transposed": 31_037_698, "bilinear": 17_263_042}  # milesial/Pytorch-UNet, 3 channels, 2 classes
@@ -164,49 +165,111 @@ def test_logits_are_milesials_at_full_width(make_model, up):
         torch.testing.assert_close(model(x), milesial_forward(model.state_dict(), x, up), atol=1e-4, rtol=1e-4)
 
 
-def step(model, x, target):
+POLICIES = ("none", "encoder", "all")
+
+
+def step(model, x, target, dtype=torch.float32):
     """One forward and backward pass; the gradients and the batch norms' statistics."""
     model.zero_grad()
-    cross_entropy(model(x), target).backward()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        logits = model(x)
+    cross_entropy(logits.float(), target).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     statistics = {name: value.clone() for name, value in model.named_buffers()}
     return gradients, statistics
 
 
-@pytest.mark.parametrize("up", ["transposed", "bilinear"])
-def test_checkpointing_changes_memory_only(up):
-    """The seed's own form trains nothing but the last convolution, and counts every batch twice once mended."""
+def pair_of_models(policy, **fields):
+    """The same weights twice: plain, and with a policy."""
     torch.manual_seed(0)
-    plain = UNet(UNetConfig(base_channels=4, depth=3, up=up)).train()
-    saving = UNet(plain.config, checkpointing=True).train()
+    plain = UNet(UNetConfig(**{"base_channels": 4, "depth": 3, **fields})).train()
+    saving = UNet(plain.config, policy).train()
     saving.load_state_dict(copy.deepcopy(plain.state_dict()))
-    x, target = torch.rand(2, 3, 16, 24), torch.randint(0, 2, (2, 16, 24))
+    return plain, saving
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("up", ["transposed", "bilinear"])
+@pytest.mark.parametrize("policy", ["encoder", "all"])
+def test_checkpointing_changes_memory_only(policy, up, dtype, layout):
+    """The seed's own form trains nothing but the last convolution, and counts every batch twice once mended."""
+    plain, saving = (model.to(memory_format=layout) for model in pair_of_models(policy, up=up))
+    x, target = torch.rand(2, 3, 16, 24).to(memory_format=layout), torch.randint(0, 2, (2, 16, 24))
     for count in (1, 2, 3):
-        (wanted, statistics), (arrived, recorded) = step(plain, x, target), step(saving, x, target)
+        wanted, statistics = step(plain, x, target, dtype)
+        arrived, recorded = step(saving, x, target, dtype)
         assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in arrived.values())
         assert len(arrived) == sum(1 for _ in saving.parameters())
         for name in wanted:
-            torch.testing.assert_close(arrived[name], wanted[name], msg=name)
-        for name in statistics:
-            torch.testing.assert_close(recorded[name], statistics[name], msg=name)
+            error = (arrived[name] - wanted[name]).norm() / wanted[name].norm()
+            assert error <= 1e-6, name
+        assert all(torch.equal(recorded[name], statistics[name]) for name in statistics)
         counters = {int(value) for name, value in recorded.items() if name.endswith("num_batches_tracked")}
         assert counters == {count}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("up", ["transposed", "bilinear"])
+def test_each_policy_keeps_less_than_the_one_before(up, dtype):
+    kept = []
+    for policy in POLICIES:
+        _, model = pair_of_models(policy, up=up)
+        with saved_bytes(model) as storages, torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            model(torch.rand(2, 3, 64, 96))
+        kept.append(sum(storages.values()))
+    none, encoder, everything = kept
+    # The first blocks hold most, those of the encoder about half of all; "all" leaves what lies between the blocks.
+    assert encoder < 0.75 * none
+    assert everything < 0.5 * none
+
+
 def test_checkpointing_leaves_the_norms_as_they_were():
-    model = UNet(UNetConfig(base_channels=4, depth=2), checkpointing=True).train()
-    step(model, torch.rand(2, 3, 8, 8), torch.randint(0, 2, (2, 8, 8)))
+    _, model = pair_of_models("all")
+    step(model, torch.rand(2, 3, 16, 16), torch.randint(0, 2, (2, 16, 16)))
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {norm.momentum for norm in norms} == {0.1}
     assert "inc.double_conv.1.num_batches_tracked" in model.state_dict()
 
 
+def test_checkpointing_keeps_frozen_norms_frozen():
+    plain, saving = pair_of_models("all")
+    for model in (plain, saving):
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+    x, target = torch.rand(2, 3, 16, 24), torch.randint(0, 2, (2, 16, 24))
+    before = {name: value.clone() for name, value in saving.named_buffers()}
+    (wanted, _), (arrived, recorded) = step(plain, x, target), step(saving, x, target)
+    assert all(torch.equal(recorded[name], before[name]) for name in before)
+    for name in wanted:
+        torch.testing.assert_close(arrived[name], wanted[name], msg=name)
+
+
 def test_checkpointing_is_for_training_only():
-    torch.manual_seed(0)
-    model = UNet(UNetConfig(base_channels=4, depth=2), checkpointing=True)
-    plain = UNet(model.config)
-    plain.load_state_dict(model.state_dict())
-    x = torch.rand(1, 3, 8, 8)
+    plain, model = pair_of_models("all")
+    x = torch.rand(2, 3, 16, 16)
     assert torch.equal(model.eval()(x), plain.eval()(x))
     with torch.no_grad():
         assert not model.train()(x).requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["encoder", "all"])
+def test_checkpointing_works_compiled(policy):
+    """Without a C++ compiler: this backend traces and divides the graph as the default one does."""
+    plain, saving = pair_of_models(policy, depth=2)
+    x, target = torch.rand(2, 3, 16, 24), torch.randint(0, 2, (2, 16, 24))
+    compiled = torch.compile(saving, backend="aot_eager_decomp_partition")
+    with saved_bytes(plain) as wanted_bytes:
+        plain(x)
+    plain.load_state_dict(saving.state_dict())
+    wanted, statistics = step(plain, x, target)
+    with saved_bytes(saving) as storages:
+        logits = compiled(x)
+    cross_entropy(logits, target).backward()
+    assert sum(storages.values()) < 0.75 * sum(wanted_bytes.values())
+    for name, parameter in saving.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-5, rtol=1e-4, msg=name)
+    for name, value in saving.named_buffers():
+        torch.testing.assert_close(value, statistics[name], msg=name)

@@ -22,7 +22,8 @@ COMMANDS = {
     "inspect": "Show everything that a model knows about itself.",
     "lint": "Check a Core ML package against the rules of the Neural Engine.",
     "mac-report": "On a Mac: run a Core ML package on every compute unit and write down everything.",
-    "data": "Check a data set, or make the sample one.",
+    "models": "List the pretrained models that come with unet-edge.",
+    "data": "Check a data set, download a public one, or make the sample one.",
     "demo": "Train, export, predict and compare on real images, and show it on one page.",
 }
 

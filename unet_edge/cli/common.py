@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ __all__ = [
     "COMPUTE_UNITS",
     "EXISTING_FOLDER",
     "MODEL_FILE",
+    "ModelType",
     "SizeType",
     "echo_json",
     "say",
@@ -31,9 +33,32 @@ BACKEND_HELP = (
     "torch, onnx, coreml (on a Mac), or coreml-ref: a Core ML package on any machine, which proves the file, not the "
     "device's arithmetic.  [default: by the model's kind]"
 )
-MODEL_FILE = click.Path(exists=True, path_type=Path)
 COMPUTE_UNITS = click.Choice(["cpu", "gpu", "ane", "all"])
 EXISTING_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+class ModelType(click.Path):
+    """A model's file, or the name of one that comes with the package."""
+
+    name = "model"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Turn what was typed into the file's path, and say so where a name can mean two things."""
+        from unet_edge_runtime.errors import InputError
+        from unet_edge_runtime.pretrained import find_model, pretrained_names
+
+        given = os.fspath(value)
+        try:
+            path = find_model(given)
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+        if given in pretrained_names() and Path(given).exists():
+            which = "the file here" if path == Path(given) else f"the pretrained model; the folder here is ./{given}"
+            say(f"{given} is {which}")
+        return path
+
+
+MODEL_FILE = ModelType(path_type=Path)
 
 
 class SizeType(click.ParamType):  # type: ignore[type-arg]

@@ -31,7 +31,7 @@ def command(output: Path, epochs: int | None, force: bool) -> None:
     """
     from unet_edge_bench.demo import run_demo
 
-    from .train import ConsoleReporter
+    from .progress import ConsoleReporter
 
     page = run_demo(output, epochs=epochs, force=force, reporter=ConsoleReporter(), progress=track, say=say)
     say("open this page in a browser:")

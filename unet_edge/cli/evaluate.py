@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import BACKEND_HELP, COMPUTE_UNITS, EXISTING_FOLDER, MODEL_FILE, echo_json, tell_what_it_proves, track
 
+if TYPE_CHECKING:
+    from unet_edge_runtime.backend import Backend
+
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+OUTPUT = click.Path(dir_okay=False, path_type=Path)
+WORST = 5  # images that are named
 
 
 @click.command(epilog="Example: unet-edge evaluate run/best.onnx --images photos --masks masks")
@@ -26,6 +31,16 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--device", help="For torch: auto, cpu, cuda or mps.")
 @click.option("--compute-units", type=COMPUTE_UNITS, help="For coreml.  [default: ane: CPU and Neural Engine]")
 @click.option("--include-background", is_flag=True, help="Count the background class in the means.")
+@click.option(
+    "--flips",
+    type=click.Choice(["none", "horizontal", "both"]),
+    default="none",
+    show_default=True,
+    help="Mean over the image and its mirror images; both also turns it upside down, which photos do not stand.",
+)
+@click.option("--batch", type=click.IntRange(1), help="For torch: images of equal size at once.  [default: 8 on a GPU]")
+@click.option("--per-image", type=OUTPUT, help="Write the scores of every image to this CSV file.")
+@click.option("--csv", "per_class", type=OUTPUT, help="Write the scores of every class to this CSV file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def command(
     model: Path,
@@ -38,6 +53,10 @@ def command(
     backend: str | None,
     threshold: float | None,
     include_background: bool,
+    flips: str,
+    batch: int | None,
+    per_image: Path | None,
+    per_class: Path | None,
     as_json: bool,
     scale: float | None,
     device: str | None,
@@ -45,10 +64,12 @@ def command(
 ) -> None:
     """Score MODEL on images with masks: Dice and IoU per class, at the masks' own resolution.
 
-    Pixels are counted over all images together. A class that is neither in the masks nor predicted has no score.
-    The means leave out the background unless --include-background is given.
+    A score over all pixels counts those of all images together, so that a large object weighs more than a small
+    one; the mean over images gives every image the same weight. A class that is neither in the masks nor
+    predicted has no score. The means leave out the background unless --include-background is given.
     """
-    from unet_edge.evaluation import scores_of
+    from unet_edge.evaluation import default_batch, evaluate
+    from unet_edge.image_scores import ImageScores
     from unet_edge_runtime.segmenter import Segmenter
 
     given = {"scale": scale, "device": device, "compute_units": compute_units}
@@ -56,17 +77,46 @@ def command(
     pairs = _pairs(images, masks, run, mask_suffix, list_file, group_by)
     segmenter = Segmenter.open(model, backend, threshold, **options)
     tell_what_it_proves(segmenter.backend)
-    scores = scores_of(segmenter, pairs, include_background, lambda items: track(items, "evaluate", len(items)))
+    scores = ImageScores(segmenter.spec, include_background)
+    _check_batch(segmenter.backend, batch)
+    at_once = batch or default_batch(segmenter.backend)
+    evaluate(segmenter, track(pairs, "evaluate", len(pairs)), flips=flips, batch=at_once, on_image=scores.add)
+    if per_image:
+        scores.write_images(per_image)
+    if per_class:
+        scores.write_classes(per_class)
+    summary = {**scores.summary(), "flips": flips, "backend": segmenter.backend.name, "model": str(model)}
     if as_json:
-        echo_json(scores)
-        return
-    width = max(len(c["name"]) for c in scores["classes"])
+        worst = [{"image": name, "dice": dice} for name, dice in scores.worst(WORST)]
+        echo_json({**summary, "worst_images": worst})
+    else:
+        _show(summary, scores.worst(WORST))
+
+
+def _show(summary: dict[str, Any], worst: list[tuple[str, float]]) -> None:
+    width = max(len(c["name"]) for c in summary["classes"])
     click.echo(f"{'':{width}}    Dice     IoU")
-    for c in scores["classes"]:
+    for c in summary["classes"]:
         click.echo(f"{c['name']:{width}}  {_number(c['dice'])}  {_number(c['iou'])}")
-    what = "mean" if scores["background_in_mean"] else "mean without background"
-    click.echo(f"{what}: Dice {_number(scores['dice'])}, IoU {_number(scores['iou'])}")
-    click.echo(f"pixel accuracy {_number(scores['pixel_accuracy'])} on {scores['images']} images ({scores['backend']})")
+    what = "mean of the classes" if summary["background_in_mean"] else "mean without background"
+    each, count = summary["mean_over_images"], summary["images"]
+    click.echo(f"over all pixels:   Dice {_number(summary['dice'])}, IoU {_number(summary['iou'])} ({what})")
+    click.echo(f"mean over images:  Dice {_number(each['dice'])}, IoU {_number(each['iou'])}{_of(each, count)}")
+    click.echo(
+        f"pixel accuracy {_number(summary['pixel_accuracy'])}, pixel error {_number(summary['pixel_error'])} "
+        f"on {count} images ({summary['backend']})"
+    )
+    if len(worst) > 1:
+        click.echo("lowest Dice: " + ", ".join(f"{name} {dice:.4f}" for name, dice in worst))
+
+
+def _of(each: dict[str, Any], count: int) -> str:
+    return "" if each["scored"] == count else f" ({each['scored']} of {count} images show a class that is scored)"
+
+
+def _check_batch(backend: Backend, batch: int | None) -> None:
+    if batch and batch > 1 and backend.name != "torch":
+        raise click.UsageError(f"--batch is for torch; {backend.name} takes one image at a time")
 
 
 def _pairs(

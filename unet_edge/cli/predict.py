@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from unet_edge_runtime.segmenter import Segmentation
 
 PATH = click.Path(path_type=Path)
+NOT_FOR_ONNX = ("torch", "coreml", "coreml-ref")  # ours; somebody else's backend may well read it
+MODEL_HELP = "A checkpoint, .onnx or .mlpackage, or a pretrained model's name (listed by unet-edge models)."
 
 
 @click.command(epilog="Example: unet-edge predict -m run/best.onnx new_photos -o new_masks --overlay")
 @click.argument("inputs", nargs=-1, type=PATH)
-@click.option("--model", "-m", type=MODEL_FILE, required=True, help="A checkpoint, .onnx or .mlpackage.")
+@click.option("--model", "-m", type=MODEL_FILE, required=True, help=MODEL_HELP)
 @click.option("--input", "-i", "more_inputs", multiple=True, type=PATH, help="As INPUTS; may be repeated.")
 @click.option(
     "--output", "-o", "outputs", multiple=True, type=PATH, help="Folder for the masks, or a file for each input."
@@ -116,8 +118,11 @@ def _expand(inputs: list[Path]) -> list[Path]:
 def _resolve(model: Path, backend: str | None, options: dict[str, Any]) -> tuple[Path, str | None]:
     """A checkpoint that is to run on ONNX is exported first, unless its export is there already."""
     from unet_edge_runtime.backend import backend_for
+    from unet_edge_runtime.errors import InputError
 
-    if backend != "onnx" or backend_for(model) != "torch":
+    if backend in NOT_FOR_ONNX and model.suffix.lower() == ".onnx":
+        raise InputError(f"{model} is an ONNX model, which backend {backend} does not run: leave --backend out")
+    if backend != "onnx" or not model.suffix or backend_for(model) != "torch":
         return model, backend
     from unet_edge_export import export_sibling
 

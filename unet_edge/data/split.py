@@ -63,6 +63,8 @@ def split_pairs(
     group_by: str | None = None,
     val_list: Path | None = None,
     fraction: float = 1.0,
+    folds: int | None = None,
+    fold: int | None = None,
 ) -> Split:
     """Divide pairs into training and validation; the same arguments give the same division on every machine.
 
@@ -76,11 +78,16 @@ def split_pairs(
             or keys of groups. It replaces `percent`.
         fraction: share of the data (of the groups, if grouped) that is used at all, above 0 and up to 1; with
             `val_list` share of the training data.
+        folds: number of parts for a cross-validation, which replaces `percent`: each pair (or group) is in one of
+            them, and their sizes differ by no more than the largest group.
+        fold: which part validates, from 1 to `folds`.
 
     Raises:
         InputError: a side would be empty, a value is out of range, a name does not match `group_by`, or an entry
             of the list matches nothing.
     """
+    if (folds is not None or fold is not None) and val_list is not None:
+        raise InputError(f"folds and {val_list} both say what validates: give one of them")
     if not 0 <= percent < 100:
         raise InputError(f"validation must be at least 0 and below 100 percent, not {percent:g}")
     if not 0 < fraction <= 1:
@@ -91,6 +98,8 @@ def split_pairs(
         train = {key: rest for key, group in groups.items() if (rest := [pair for pair in group if pair not in val])}
         return _checked(Split(_flat(_part(train, fraction, seed)), sorted(val, key=lambda pair: pair.name)), val_list)
     groups = _part(groups, fraction, seed)
+    if folds is not None or fold is not None:
+        return _apart(groups, _fold(groups, folds, fold, seed))
     if percent == 0:
         return _checked(Split(_flat(groups), []), None)
     if len(groups) < 2:
@@ -99,11 +108,30 @@ def split_pairs(
             f"{len(groups)} {what} cannot be divided into training and validation: "
             "give more data, another grouping or fraction, or no validation"
         )
-    chosen = _draw(groups, percent, seed)
+    return _apart(groups, _draw(groups, percent, seed))
+
+
+def _apart(groups: dict[str, list[Pair]], chosen: set[str]) -> Split:
     return Split(
         _flat({key: group for key, group in groups.items() if key not in chosen}),
         _flat({key: group for key, group in groups.items() if key in chosen}),
     )
+
+
+def _fold(groups: dict[str, list[Pair]], folds: int | None, fold: int | None, seed: int) -> set[str]:
+    """Keys of one fold: shuffled, the largest group first, each goes to the fold that holds the fewest pairs."""
+    if folds is None or folds < 2:
+        raise InputError(f"a cross-validation needs at least 2 folds, not {folds or 'none'}")
+    if fold is None or not 1 <= fold <= folds:
+        raise InputError(f"the fold that validates must be one of 1 to {folds}, not {fold or 'none'}")
+    if folds > len(groups):
+        raise InputError(f"{len(groups)} groups or single pairs cannot make {folds} folds: take fewer folds")
+    held, parts = [0] * folds, [set[str]() for _ in range(folds)]
+    for key in sorted(_shuffled(groups, seed), key=lambda key: -len(groups[key])):
+        smallest = held.index(min(held))
+        parts[smallest].add(key)
+        held[smallest] += len(groups[key])
+    return parts[fold - 1]
 
 
 def _draw(groups: dict[str, list[Pair]], percent: float, seed: int) -> set[str]:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import atomic_path, write_json
-from unet_edge_runtime.mask import labels_from_mask, overlay, read_mask, side_by_side
+from unet_edge_runtime.mask import overlay, side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from unet_edge.data.pairing import Pair
-    from unet_edge_runtime.segmenter import Segmenter
+    from .validation import Look
 
 __all__ = ["RunFolder"]
+
+PENDING = re.compile(r"\.best\.(\d+)\.pth")
+STALE = re.compile(r"\..+\.\d+\.[0-9a-f]{8}\.tmp(\.\w+)?")  # what `atomic_path` leaves when it is killed
 
 
 class RunFolder:
     """Names and writers of everything in a run's folder.
+
+    `last.pth` says where the run is. What a validation finds to be the best is written under another name first
+    and becomes `best.pth` when a `last.pth` that knows of it is in place: whenever the run is killed, the two fit
+    together, or `settle` makes them fit.
 
     Args:
         path: the folder; made when something is written.
@@ -49,6 +57,8 @@ class RunFolder:
                 f"{self.path} already holds a run: continue it with --resume {self.path}, or choose another folder"
             )
         self.metrics.unlink(missing_ok=True)
+        (self.path / "tracking.json").unlink(missing_ok=True)  # of an earlier run's trackers
+        self._remove_leftovers()
         write_json(self.config, config)
         write_json(self.split, split)
 
@@ -59,10 +69,44 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise InputError(f"{self.split}: cannot be read ({error}): is {self.path} the folder of a run?") from None
 
+    def pending_best(self, step: int) -> Path:
+        """Where the best checkpoint of that step waits until `commit_best`."""
+        return self.path / f".best.{step}.pth"
+
+    def commit_best(self, step: int) -> None:
+        """Make the waiting checkpoint of that step, if there is one, the best one."""
+        pending = self.pending_best(step)
+        if pending.exists():
+            os.replace(pending, self.best)
+
+    def settle(self, best_step: int, records: int) -> None:
+        """Bring the folder to the state that `last.pth` describes, after a kill at any moment.
+
+        Args:
+            best_step: the step of the best validation that it knows; a later one is computed again.
+            records: lines of the metrics file that it knows.
+        """
+        self.commit_best(best_step)
+        self._remove_leftovers()
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
+        with atomic_path(self.metrics) as temporary:
+            temporary.write_bytes(b"".join(line for line in lines[:records] if line.endswith(b"\n")))
+
+    def _remove_leftovers(self) -> None:
+        for path in self._hidden_files():
+            if STALE.fullmatch(path.name) or PENDING.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+    def _hidden_files(self) -> Iterator[Path]:
+        for folder in (self.path, self.overlays):
+            yield from list(folder.glob(".*"))
+
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to the metrics file."""
         with self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())  # a checkpoint will count on it
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All complete lines of the metrics file."""
@@ -75,12 +119,6 @@ class RunFolder:
             except ValueError:
                 continue  # a kill in the middle of an append leaves half a line
         return records
-
-    def rewind_metrics(self, step: int) -> None:
-        """Drop what was recorded after `step`, which a resumed run computes again."""
-        kept = [record for record in self.read_metrics() if record.get("step", 0) <= step]
-        with atomic_path(self.metrics) as temporary:
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
     def draw_curves(self) -> None:
         """Loss, learning rate and Dice over the epochs as one PNG."""
@@ -112,15 +150,12 @@ class RunFolder:
             figure.savefig(temporary, dpi=120)
         pyplot.close(figure)
 
-    def draw_overlays(self, segmenter: Segmenter, pairs: Sequence[Pair]) -> None:
-        """Image, truth and prediction side by side, one PNG a pair."""
-        for pair in pairs:
-            result = segmenter.segment(pair.image)
-            truth = labels_from_mask(read_mask(pair.mask), segmenter.spec, pair.mask)
+    def draw_overlays(self, looks: Sequence[Look]) -> None:
+        """Image, truth and prediction side by side, one PNG an image."""
+        for look in looks:
+            spec, image = look.result.spec, look.result.image
             picture = side_by_side(
-                overlay(result.image, truth, segmenter.spec, opacity=0),
-                overlay(result.image, truth, segmenter.spec),
-                result.overlay,
+                overlay(image, look.truth, spec, opacity=0), overlay(image, look.truth, spec), look.result.overlay
             )
-            with atomic_path(self.overlays / f"{pair.name}.png") as temporary:
+            with atomic_path(self.overlays / f"{look.pair.name}.png") as temporary:
                 picture.save(temporary)

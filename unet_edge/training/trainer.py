@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import time
-from contextlib import nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader
 
-from unet_edge.checkpoint import save_checkpoint
-from unet_edge.data.dataset import CACHE_BYTES, Collate, EpochBatches, SegmentationDataset
-from unet_edge.device import prefers_channels_last
-from unet_edge.evaluation import evaluate
-from unet_edge.losses import segmentation_loss
-from unet_edge.torch_backend import TorchBackend
+from unet_edge.data.batches import EpochBatches
+from unet_edge.data.loader import explained, make_loader
+from unet_edge.data.prefetch import prefetch
+from unet_edge.losses import make_loss
 from unet_edge_runtime.errors import TrainingError
-from unet_edge_runtime.segmenter import Segmenter
 
+from . import state
+from .config import parse_class_weights
+from .determinism import deterministic_algorithms, no_deterministic_way
+from .distributed import World
+from .ema import Ema
+from .engine import Engine, NonFiniteLoss
 from .interrupt import Interrupt
+from .optimizers import make_optimizer
 from .reporter import Reporter
-from .schedule import make_schedulers
+from .schedule import Schedule, train_mode
+from .tracking import Tracker, open_tracker
+from .usage import peak_memory
+from .validation import score, show
 
 if TYPE_CHECKING:
-    from unet_edge.checkpoint import Checkpoint
     from unet_edge.data.split import Split
     from unet_edge.model import UNet
     from unet_edge_runtime.spec import ModelSpec
@@ -37,11 +39,12 @@ if TYPE_CHECKING:
 __all__ = ["Trainer"]
 
 NORM_BATCHES = 50  # until then a running mean still holds its first value: 0.9**50 is half a percent of it
-OVERLAYS = 4  # validation images drawn into the run's folder
 
 
 class Trainer:
     """Trains one network in one run folder.
+
+    Among several processes each has its own trainer, and that of rank 0 writes.
 
     Args:
         config: how.
@@ -51,6 +54,12 @@ class Trainer:
         run: the folder.
         device: where.
         reporter: who is told.
+        world: the processes that train together, met already; this one alone by default.
+        trackers: where the course is recorded, of `tracking.TRACKERS`.
+
+    Raises:
+        InputError: the configuration does not fit the network or the data.
+        BackendError: it does not fit the device.
     """
 
     def __init__(
@@ -62,30 +71,35 @@ class Trainer:
         run: RunFolder,
         device: torch.device,
         reporter: Reporter | None = None,
+        world: World | None = None,
+        trackers: tuple[str, ...] = (),
     ) -> None:
         self.config, self.spec, self.split, self.run, self.device = config, spec, split, run, device
-        self.reporter = reporter or Reporter()
+        self.reporter, self.world, self.trackers = reporter or Reporter(), world or World(), trackers
         self.model = model.to(device)
-        self.model.checkpointing = config.checkpointing
-        self.layout = torch.channels_last if prefers_channels_last(device, training=True) else torch.contiguous_format
-        self.model = self.model.to(memory_format=self.layout)  # type: ignore[call-overload]
-        self.batches = EpochBatches(len(split.train), config.batch_size, config.seed)
-        self.loader = self._make_loader()
+        ranks = self.world.rank, self.world.size
+        self.batches = EpochBatches(len(split.train), config.batch_size, config.seed, *ranks)
+        self.loader = make_loader(split.train, spec, config, device, self.batches)
         self.steps = config.epochs * len(self.batches)
-        self.optimizer = torch.optim.RMSprop(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            foreach=True,
-        )
-        self.schedulers = make_schedulers(self.optimizer, config, self.steps)
-        self.autocast, self.scaler = _precision(config.amp, device)
-        self.epoch, self.batch, self.step = 1, 0, 0
-        self.loss_sum = 0.0
-        self.best: dict[str, Any] = {"dice": None, "epoch": 0}
-        self.scores: dict[str, Any] = {}
+        self.optimizer = make_optimizer(self.model, config)
+        self.schedule = Schedule(self.optimizer, config, self.steps)
+        loss = make_loss(config.loss, parse_class_weights(config.class_weights), self.world.reduce_sum)
+        self.engine = Engine(self.model, self.optimizer, loss, config, device, self.reporter.note, self._wrap)
+        self.ema = Ema(self.model, config.ema) if config.ema else None
+        self.progress = state.Progress()
         self.interrupt = Interrupt()
+        self.tracker = Tracker([], self.reporter.note)
+        self._rate, self._saved_step, self._saved_time = 0.0, 0, time.monotonic()
+
+    @property
+    def result(self) -> UNet:
+        """The network that is validated and kept: with averaged weights, where there are such."""
+        return self.ema.model if self.ema else self.model
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or the Dice has not risen for too long."""
+        return self.progress.epoch > self.config.epochs or 0 < self.config.early_stop <= self.progress.since_best
 
     def fit(self) -> dict[str, Any]:
         """Train to the last epoch.
@@ -97,212 +111,166 @@ class Trainer:
             TrainingError: the loss is no longer finite, or the run was interrupted (and saved).
             InputError: a file cannot be read.
         """
-        with self.interrupt:
-            if not self.run.last.exists():
+        made_of = {"training": asdict(self.config), "model": asdict(self.model.config)}
+        names = self.trackers if self.world.is_writer else ()
+        start, say = self.progress.step, self.reporter.note
+        with (
+            self.interrupt,
+            deterministic_algorithms(self.config.deterministic),
+            open_tracker(names, self.run.path, made_of, start, say) as self.tracker,
+        ):
+            if not start:
                 self.save_last()  # from here on there is always something to resume from
-            while self.epoch <= self.config.epochs:
-                self._train_epoch()
-                self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
-                self.save_last()
-                self.run.draw_curves()
-        return self.best
+            self._saved_step, self._saved_time = start, time.monotonic()
+            self._train_epochs()
+            if self.progress.step == start:
+                self._draw_curves()  # a run that was killed at its very end
+            if self.progress.epoch <= self.config.epochs:
+                say(f"stopped early: no better Dice in {self.progress.since_best} validations")
+        return self.progress.best
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue where a checkpoint's run stopped.
-
-        Raises:
-            TrainingError: the checkpoint holds no training state.
-        """
-        state = checkpoint.state
+    def _train_epochs(self) -> None:
         try:
-            self.model.load_state_dict(checkpoint.weights)
-            self.optimizer.load_state_dict(state["optimizer"])
-            if state["scaler"]:  # empty where the run was without a scaler, as on a CPU
-                self.scaler.load_state_dict(state["scaler"])
-            self.epoch, self.batch, self.step = state["epoch"], state["batch"], state["step"]
-            self._restore_schedulers(state)
-            self.loss_sum, self.best, self.scores = state["loss_sum"], state["best"], state["scores"]
-            torch.set_rng_state(state["rng"]["cpu"])
-            if self.device.type == "cuda" and state["rng"].get("cuda") is not None:
-                torch.cuda.set_rng_state(state["rng"]["cuda"], self.device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise TrainingError(f"{checkpoint.path}: holds no training state ({error}): use it with --load") from None
-        self.run.rewind_metrics(self.step)
+            while not self.finished:
+                self._train_epoch()
+        except RuntimeError as error:  # where torch says that a worker has ended
+            if (known := explained(error)) is error:
+                raise
+            raise known from None
 
     def save_last(self) -> None:
-        """Write `last.pth` with everything that `restore` needs."""
-        save_checkpoint(self.run.last, self.model, self._spec_with_scores(), self._state())
+        """Write `last.pth` with everything that `state.restore` needs, and make its best checkpoint the best one."""
+        self._saved_step, self._saved_time = self.progress.step, time.monotonic()
+        if self.world.is_writer:
+            state.save(self, self.run.last)
+            self.run.commit_best(self.progress.best_step)
 
     def _train_epoch(self) -> None:
-        self.batches.epoch, self.batches.start = self.epoch, self.batch
-        left = len(self.split.train) - self.batch * self.config.batch_size
-        count, every = len(self.batches), self.config.validations_per_epoch
-        pauses = {round(count * part / every) for part in range(1, every)} - {0, count}
-        started, done = time.monotonic(), 0
-        with self.reporter.epoch(self.epoch, self.config.epochs, left):
-            for images, labels in self.loader:
+        progress = self.progress
+        self.batches.epoch, self.batches.start = progress.epoch, progress.batch
+        whole = len(self.split.train)
+        left = max(0, whole - progress.batch * self.config.batch_size * self.world.size)
+        seconds, done = 0.0, 0
+        with self.reporter.epoch(progress.epoch, self.config.epochs, left, whole):
+            mark = time.monotonic()
+            for images, labels in prefetch(self.loader, self.device):
                 self._train_step(images, labels)
-                done += len(images)
-                if self.batch in pauses:
-                    self._validate()
-                    self.save_last()
-                if self.interrupt.requested and self.batch < count:
-                    self._stop()
-        record = {
-            "event": "train",
-            "epoch": self.epoch,
-            "step": self.step,
-            "loss": self.loss_sum / count,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "images_per_second": done / (time.monotonic() - started),
-        }
-        self.run.append(record)
-        self._validate()
-        if self.interrupt.requested and self.epoch < self.config.epochs:
-            self.epoch, self.batch, self.loss_sum = self.epoch + 1, 0, 0.0
-            self._stop()
-
-    def _train_mode(self) -> None:
-        """Training mode; in the last part of the run with batch norm as it will be used: on its running statistics.
-
-        On varied images and small batches a network otherwise learns to rely on each batch's own statistics, which
-        a single image at prediction does not have.
-        """
-        self.model.train()
-        if self.step >= max(self.steps * self.config.freeze_norm, NORM_BATCHES) and self.config.freeze_norm < 1:
-            for module in self.model.modules():
-                if isinstance(module, torch.nn.BatchNorm2d):
-                    module.eval()
+                seconds, done = seconds + time.monotonic() - mark, done + len(images) * self.world.size
+                self._between_steps()
+                mark = time.monotonic()
+        self._end_epoch(done / max(seconds, 1e-9))
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
-        self._train_mode()
-        images = images.to(self.device, memory_format=self.layout, non_blocking=True)
-        labels = labels.to(self.device, non_blocking=True)
+        progress = self.progress
+        freeze = self.config.freeze_norm
+        train_mode(self.model, freeze < 1 and progress.step >= max(self.steps * freeze, NORM_BATCHES))
+        self._rate = self.schedule.rate
         try:
-            value = self._backward(images, labels)
+            loss = self.engine.step(images, labels).loss
+        except NonFiniteLoss as error:
+            raise TrainingError(self._non_finite(error.value)) from None
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise TrainingError(self._out_of_memory()) from None
-            raise
-        self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clipping)
-        rate = self.optimizer.param_groups[0]["lr"]
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        for name, scheduler in self.schedulers.items():
-            if name != "plateau" and self.step + 1 < self.steps:
-                scheduler.step()
-        self.step, self.batch, self.loss_sum = self.step + 1, self.batch + 1, self.loss_sum + value
-        self.reporter.step(len(images), value, rate)
+            if not self.config.deterministic or "deterministic" not in str(error):
+                raise
+            raise TrainingError(no_deterministic_way(error, self.device)) from None
+        except TrainingError as error:
+            where = f"epoch {progress.epoch}, step {progress.step + 1}"
+            raise TrainingError(f"{error} ({where}; {self.run.last} holds the last good state)") from None
+        self.schedule.step()
+        progress.step, progress.batch = progress.step + 1, progress.batch + 1
+        progress.loss_sum += loss
+        if self.ema:
+            self.ema.update(self.model, progress.step)
+        self.reporter.step(len(images) * self.world.size, loss, self._rate, progress.scores.get("dice"))
+        scalars = {"train/loss": loss, "train/learning_rate": self._rate, "train/overflows": self.engine.overflows}
+        self.tracker.scalars(progress.step, scalars)
 
-    def _backward(self, images: torch.Tensor, labels: torch.Tensor) -> float:
-        """Loss and gradients of a batch."""
-        with self.autocast:
-            logits = self.model(images)
-        loss = segmentation_loss(logits, labels, self.config.pooled_dice)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self._fail(value)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        return value
+    def _between_steps(self) -> None:
+        """Validate, save, or stop, where it is time to; the end of an epoch does so by itself."""
+        count, every = len(self.batches), self.config.validations_per_epoch
+        if self.progress.batch == count:
+            return
+        if self.progress.batch in {round(count * part / every) for part in range(1, every)}:
+            self._validate()
+            self.save_last()  # never before: a resumed run would go on behind this validation
+        elif self._is_time_to_save():
+            self.save_last()
+        if self.world.any(self.interrupt.requested):
+            self._stop()
 
-    def _out_of_memory(self) -> str:
-        return (
-            f"out of memory in epoch {self.epoch}, step {self.step + 1}; {self.run.last} holds the last good state. "
-            "Start a new run with a smaller --batch-size or --scale, or with --checkpointing"
+    def _is_time_to_save(self) -> bool:
+        steps, minutes = self.config.save_steps, self.config.save_minutes
+        by_steps = 0 < steps <= self.progress.step - self._saved_step
+        return by_steps or 0 < minutes * 60 <= time.monotonic() - self._saved_time
+
+    def _end_epoch(self, images_per_second: float) -> None:
+        progress = self.progress
+        self._record(
+            {
+                "event": "train",
+                "epoch": progress.epoch,
+                "step": progress.step,
+                "loss": progress.loss_sum / len(self.batches),
+                "learning_rate": self._rate,
+                "overflows": self.engine.overflows,
+                "images_per_second": images_per_second,
+                "memory_bytes": peak_memory(self.device),
+            }
         )
+        self.tracker.scalars(progress.step, {"train/images_per_second": images_per_second})
+        self._validate()
+        progress.next_epoch()
+        self.save_last()
+        self._draw_curves()
+        if self.world.any(self.interrupt.requested) and not self.finished:
+            self._stop()
 
     def _validate(self) -> None:
-        is_best = True
+        progress, is_best, segmenter = self.progress, True, None
         if self.split.val:
-            segmenter = Segmenter(TorchBackend.from_model(self.model, self.spec, self.device))
-            matrix = evaluate(segmenter, self.reporter.validating(self.split.val))
-            self.scores = matrix.summary(self.spec)
-            dice = self.scores["dice"]
-            is_best = self.best["dice"] is None or (dice is not None and dice > self.best["dice"])
-            position = round(self.epoch - 1 + self.batch / len(self.batches), 3)
-            self.run.append({"event": "validation", "epoch": position, "step": self.step, **self.scores})
-            self.schedulers["plateau"].step(dice or 0.0)
+            segmenter, scores = score(self)
+            before, dice = progress.best["dice"], scores["dice"]
+            is_best = before is None or (dice is not None and dice > before)
+            progress.scores = scores
+            self.schedule.validated(dice or 0.0)
+            position = round(progress.epoch - 1 + progress.batch / len(self.batches), 3)
+            self._record({"event": "validation", "epoch": position, "step": progress.step, **scores})
+            self.reporter.validation(progress.epoch, scores, is_best)
+        progress.since_best = 0 if is_best else progress.since_best + 1
         if is_best:
-            self.best = {**self.scores, "dice": self.scores.get("dice"), "epoch": self.epoch}
-            save_checkpoint(self.run.best, self.model, self._spec_with_scores(), self._state())
-            if self.split.val:
-                self.run.draw_overlays(segmenter, self.split.val[:OVERLAYS])
-        if self.split.val:
-            self.reporter.validation(self.epoch, self.scores, is_best)
+            progress.best = {**progress.scores, "dice": progress.scores.get("dice"), "epoch": progress.epoch}
+            progress.best_step = progress.step
+        if self.world.is_writer and segmenter:
+            show(self, segmenter, is_best)
+        if self.world.is_writer and is_best:
+            state.save(self, self.run.pending_best(progress.step))  # `save_last` commits it
 
-    def _spec_with_scores(self) -> ModelSpec:
-        training = {"epoch": self.epoch, "step": self.step, "recipe": self.config.recipe}
-        scores = {"validation": self.scores} if self.scores else {}
-        return self.spec.replace(provenance={**self.spec.provenance, "training": training, **scores})
+    def _record(self, record: dict[str, Any]) -> None:
+        self.progress.records += 1
+        if self.world.is_writer:
+            self.run.append(record)
 
-    def _state(self) -> dict[str, Any]:
-        cuda = torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-        return {
-            "train_config": asdict(self.config),
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "step": self.step,
-            "steps": self.steps,
-            "loss_sum": self.loss_sum,
-            "optimizer": self.optimizer.state_dict(),
-            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.schedulers.items()},
-            "scaler": self.scaler.state_dict(),
-            "rng": {"cpu": torch.get_rng_state(), "cuda": cuda},
-            "scores": self.scores,
-            "best": self.best,
-        }
+    def _draw_curves(self) -> None:
+        if self.world.is_writer:
+            self.run.draw_curves()
 
-    def _make_loader(self) -> DataLoader[Any]:
-        workers = self.config.workers
-        room = CACHE_BYTES // max(1, workers)  # each process keeps its own
-        dataset = SegmentationDataset(self.split.train, self.spec, self.config.flip, self.config.seed, room)
-        return DataLoader(
-            dataset,
-            batch_sampler=self.batches,
-            collate_fn=Collate(self.spec),
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=_ignore_interrupts if workers else None,
-        )
+    def _wrap(self, model: torch.nn.Module) -> torch.nn.Module:
+        return self.world.wrap(model, self.config.sync_norm)
 
-    def _restore_schedulers(self, state: dict[str, Any]) -> None:
-        if state["steps"] != self.steps:
-            # A run that was given more epochs: a cosine that has ended would rise again by itself.
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] = self.config.learning_rate
-            self.schedulers = make_schedulers(self.optimizer, self.config, max(1, self.steps - self.step))
-            return
-        for name, scheduler in self.schedulers.items():
-            scheduler.load_state_dict(state["schedulers"][name])
-
-    def _fail(self, value: float) -> None:
+    def _non_finite(self, value: float) -> str:
         kept = [str(path) for path in (self.run.best, self.run.last) if path.exists()]
-        raise TrainingError(
-            f"the loss became {value} in epoch {self.epoch}, step {self.step + 1}. "
+        return (
+            f"the loss became {value} in epoch {self.progress.epoch}, step {self.progress.step + 1}. "
             f"Kept: {', '.join(kept) or 'nothing yet'}. Start a new run with a lower --learning-rate"
-            + (" or without --amp" if self.config.amp else "")
+            + (" or --precision fp32" if self.engine.precision.name != "fp32" else "")
             + (f", or from weights that are good: --load {self.run.best}" if self.run.best.exists() else "")
         )
 
     def _stop(self) -> None:
-        self.save_last()
-        self.run.draw_curves()
+        if self._saved_step != self.progress.step:
+            self.save_last()
+        self._draw_curves()
         raise TrainingError(
-            f"interrupted in epoch {self.epoch}; everything is saved. Continue with: "
-            f"unet-edge train --resume {self.run.path}"
+            f"interrupted in epoch {self.progress.epoch}; everything is saved. Continue with: "
+            f"unet-edge train --resume {self.run.path}{self.world.again}"
         )
-
-
-def _precision(amp: bool, device: torch.device) -> tuple[Any, torch.amp.GradScaler]:
-    """fp16 with a gradient scaler on CUDA, bf16, which needs none, elsewhere."""
-    if not amp:
-        return nullcontext(), torch.amp.GradScaler(device.type, enabled=False)
-    dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-    return torch.autocast(device.type, dtype), torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
-
-
-def _ignore_interrupts(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -192,3 +192,55 @@ def test_carvana_splits_by_car(real_data):
     split = split_pairs(pairs, group_by="^[^_]+", val_list=folder / "val_cars.txt")
     assert (len(split.train), len(split.val)) == (512, 128)
     assert len(groups(split.val)) == 8
+
+
+def all_folds(pairs, folds, **options):
+    return [split_pairs(pairs, folds=folds, fold=fold, **options) for fold in range(1, folds + 1)]
+
+
+@pytest.mark.parametrize("folds", [2, 5, 12])
+def test_over_all_folds_every_pair_validates_once(cars, folds):
+    splits = all_folds(cars, folds)
+    assert sorted(name for split in splits for name in names(split.val)) == names(cars)
+    for split in splits:
+        assert sorted(names(split.train) + names(split.val)) == names(cars)
+    sizes = [len(split.val) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_folds_keep_groups_together_and_their_sizes_within_one_group():
+    uneven = make(
+        f"{key}_{view}"
+        for key, views in zip("abcdefgh", (9, 7, 5, 3, 3, 2, 1, 1), strict=True)
+        for view in range(views)
+    )
+    splits = all_folds(uneven, 3, group_by="^[^_]+")
+    for split in splits:
+        assert groups(split.val).isdisjoint(groups(split.train))
+    assert sorted(name for split in splits for name in names(split.val)) == sorted(names(uneven))
+    sizes = [len(split.val) for split in splits]
+    assert max(sizes) - min(sizes) <= 9
+    assert sorted(sizes) == [10, 10, 11]
+
+
+def test_folds_follow_the_seed_alone(cars):
+    assert all_folds(cars, 4, seed=3) == all_folds(cars[::-1], 4, seed=3)
+    assert all_folds(cars, 4, seed=3) != all_folds(cars, 4, seed=4)
+    assert names(split_pairs(make("abcdefghij"), folds=3, fold=1).val) == ["c", "f", "g", "h"]  # for ever
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folds": 1, "fold": 1}, "at least 2 folds, not 1"),
+        ({"fold": 1}, "at least 2 folds, not none"),
+        ({"folds": 3}, "one of 1 to 3, not none"),
+        ({"folds": 3, "fold": 0}, "one of 1 to 3"),
+        ({"folds": 3, "fold": 4}, "one of 1 to 3, not 4"),
+        ({"folds": 13, "fold": 1, "group_by": "^[^_]+"}, "12 .* cannot make 13 folds"),
+        ({"folds": 2, "fold": 1, "val_list": Path("val.txt")}, "give one of them"),
+    ],
+)
+def test_folds_that_cannot_be(cars, options, message):
+    with pytest.raises(InputError, match=message):
+        split_pairs(cars, **options)

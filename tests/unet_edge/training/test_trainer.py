@@ -29,7 +29,7 @@ class StopAfter(Reporter):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self, images, loss, learning_rate):
+    def step(self, images, loss, learning_rate, dice=None):
         self.left -= 1
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
@@ -52,10 +52,13 @@ def test_a_run_learns_and_leaves_everything(trained):
     assert list((trained / "overlays").glob("*.png"))
     records = run.read_metrics()
     assert [r["epoch"] for r in records if r["event"] == "train"] == list(range(1, 9))
+    assert all(
+        {"loss", "learning_rate", "overflows", "images_per_second", "memory_bytes"} <= r.keys() for r in records[::2]
+    )
     validation = [r for r in records if r["event"] == "validation"]
     assert len(validation) == 8
     assert {c["name"] for c in validation[0]["classes"]} == {"ground", "disc", "bar"}
-    needed = {"optimizer", "schedulers", "scaler", "rng", "epoch", "step", "train_config", "scores", "best"}
+    needed = {"optimizer", "schedule", "engine", "rng", "epoch", "step", "train_config", "scores", "best"}
     assert needed <= best.state.keys()
 
 
@@ -74,7 +77,8 @@ def test_interrupted_and_resumed_equals_never_interrupted(tmp_path, pairs_folder
     metrics = [RunFolder(tmp_path / name).read_metrics() for name in ("whole", "cut")]
     for records in metrics:
         for record in records:
-            record.pop("images_per_second", None)
+            for key in ("images_per_second", "memory_bytes"):
+                record.pop(key, None)
     assert metrics[0] == metrics[1]
 
 
@@ -101,13 +105,18 @@ def test_killed_while_training_leaves_a_checkpoint_that_loads(tmp_path, pairs_fo
 
 def test_nan_stops_clearly_and_keeps_the_last_good_checkpoint(tmp_path, pairs_folder, monkeypatch):
     calls = {"count": 0}
-    real = trainer_module.segmentation_loss
+    make_loss = trainer_module.make_loss
 
-    def poisoned(logits, labels, pooled):
-        calls["count"] += 1
-        return real(logits, labels, pooled) * (math.nan if calls["count"] > 7 else 1)
+    def make_poisoned(*arguments):
+        real = make_loss(*arguments)
 
-    monkeypatch.setattr(trainer_module, "segmentation_loss", poisoned)
+        def poisoned(logits, labels):
+            calls["count"] += 1
+            return real(logits, labels) * (math.nan if calls["count"] > 7 else 1)
+
+        return poisoned
+
+    monkeypatch.setattr(trainer_module, "make_loss", make_poisoned)
     with pytest.raises(
         TrainingError, match=r"loss became nan in epoch 2, step 8.*best\.pth.*last\.pth.*--learning-rate"
     ):
@@ -118,14 +127,18 @@ def test_nan_stops_clearly_and_keeps_the_last_good_checkpoint(tmp_path, pairs_fo
 def test_checkpointing_trains_the_same_network(tmp_path, pairs_folder):
     data, config = DataConfig(*pairs_folder), dataclasses.replace(QUICK, epochs=1)
     train(data, tmp_path / "plain", SMALL, config, "cpu")
-    train(data, tmp_path / "checkpointed", SMALL, dataclasses.replace(config, checkpointing=True), "cpu")
+    train(data, tmp_path / "checkpointed", SMALL, dataclasses.replace(config, checkpointing="all"), "cpu")
     a, b = weights(tmp_path / "plain" / "last.pth"), weights(tmp_path / "checkpointed" / "last.pth")
     assert all(torch.allclose(a[key].float(), b[key].float(), rtol=1e-6, atol=1e-9) for key in a)
 
 
 def test_mixed_precision_learns_on_the_cpu_too(tmp_path, pairs_folder):
     best = train(
-        DataConfig(*pairs_folder), tmp_path / "run", SMALL, dataclasses.replace(QUICK, amp=True, epochs=2), "cpu"
+        DataConfig(*pairs_folder),
+        tmp_path / "run",
+        SMALL,
+        dataclasses.replace(QUICK, precision="bf16", epochs=2),
+        "cpu",
     )
     assert best["dice"] is not None
 
@@ -146,7 +159,8 @@ def test_seed_recipe_is_the_seeds():
     config = TrainConfig.from_recipe("seed")
     assert (config.learning_rate, config.weight_decay, config.momentum) == (1e-5, 1e-8, 0.999)
     assert (config.gradient_clipping, config.patience, config.batch_size, config.epochs) == (1.0, 5, 1, 5)
-    assert (config.decay, config.warmup, config.flip, config.pooled_dice) == ("none", 0.0, "none", True)
+    assert (config.decay, config.warmup, config.flip, config.loss) == ("none", 0.0, "none", "ce+pooled_dice")
+    assert (config.optimizer, config.augment, config.ema) == ("rmsprop", "none", 0.0)
     assert set(RECIPES) >= {"seed", "default"}
 
 
@@ -164,8 +178,7 @@ def test_optimiser_is_rmsprop_foreach_with_a_plateau_on_dice(tmp_path, pairs_fol
     group = state["optimizer"]["param_groups"][0]
     assert group["foreach"] is True
     assert "alpha" in group
-    assert state["schedulers"]["plateau"]["mode"] == "max"
-    assert state["schedulers"]["plateau"]["best"] == pytest.approx(state["best"]["dice"])
+    assert state["schedule"]["best"] == pytest.approx(state["best"]["dice"])
 
 
 def test_a_folder_with_a_run_is_not_overwritten(trained, pairs_folder):
@@ -276,7 +289,7 @@ def test_the_last_part_trains_on_the_running_statistics(tmp_path, pairs_folder, 
 
 
 def test_a_crash_in_the_first_epoch_can_be_resumed(tmp_path, pairs_folder, monkeypatch):
-    def crash(self, segmenter, pairs):
+    def crash(self, looks):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -295,13 +308,14 @@ def test_a_run_has_a_best_checkpoint_even_without_a_score(tmp_path, pairs_folder
     assert (tmp_path / "run" / "best.pth").exists()
 
 
-def test_out_of_memory_is_said_in_one_line(tmp_path, pairs_folder, monkeypatch):
+def test_out_of_memory_that_nothing_cures_is_said_in_one_line(tmp_path, pairs_folder, monkeypatch):
     def exhausted(*unused):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer_module, "segmentation_loss", exhausted)
-    with pytest.raises(TrainingError, match=r"out of memory in epoch 1, step 1; .*last\.pth.*--checkpointing"):
+    monkeypatch.setattr(trainer_module, "make_loss", lambda *unused: exhausted)
+    with pytest.raises(TrainingError, match=r"^out of memory.*--scale.*\(epoch 1, step 1; .*last\.pth") as caught:
         train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, QUICK, "cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_single_pixel_at_the_bottom_is_refused_before_training(tmp_path, pairs_folder):
@@ -314,3 +328,104 @@ def test_a_short_run_never_freezes_statistics_that_are_not_its_own_yet(tmp_path,
     config = dataclasses.replace(QUICK, epochs=2, freeze_norm=0.0)
     train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, config, "cpu")
     assert weights(tmp_path / "run" / "last.pth")["inc.double_conv.1.num_batches_tracked"] == 12
+
+
+def test_a_run_without_progress_stops_early_and_stays_stopped(tmp_path, pairs_folder):
+    config = dataclasses.replace(QUICK, epochs=9, early_stop=2, learning_rate=1e-12, optimizer="sgd", freeze_norm=1.0)
+    said: list[str] = []
+    reporter = Reporter()
+    reporter.note = said.append
+    data = DataConfig(*pairs_folder, validation=25)
+    network = dataclasses.replace(SMALL, load=None)
+    best = train(data, tmp_path / "run", network, config, "cpu", reporter)
+    records = [r for r in RunFolder(tmp_path / "run").read_metrics() if r["event"] == "validation"]
+    assert len(records) == best["epoch"] + 2 < 9
+    assert max(r["dice"] for r in records) == best["dice"]
+    assert any("stopped early: no better Dice in 2 validations" in line for line in said)
+    before = (tmp_path / "run" / "last.pth").read_bytes()
+    assert resume(tmp_path / "run", "cpu") == best
+    assert (tmp_path / "run" / "last.pth").read_bytes() == before
+    resume(tmp_path / "run", "cpu", epochs=10)
+    assert len(RunFolder(tmp_path / "run").read_metrics()) > 2 * len(records)
+
+
+def test_balanced_class_weights_come_from_the_masks_and_survive_a_resume(tmp_path, pairs_folder):
+    from unet_edge.losses import balanced_weights
+    from unet_edge.training.setup import gather
+
+    data = DataConfig(*pairs_folder)
+    config = dataclasses.replace(QUICK, epochs=1, class_weights="balanced")
+    train(data, tmp_path / "run", SMALL, config, "cpu")
+    _, scan = gather(data, 0, None)
+    expected = balanced_weights([scan.counts[value] for value in (0, 100, 255)])
+    saved = read_checkpoint(tmp_path / "run" / "last.pth").state["train_config"]["class_weights"]
+    assert tuple(map(float, saved.split(","))) == expected
+    assert len(set(expected)) == 3
+    train(data, tmp_path / "plain", SMALL, dataclasses.replace(config, class_weights="none"), "cpu")
+    losses = [RunFolder(tmp_path / name).read_metrics()[0]["loss"] for name in ("run", "plain")]
+    assert losses[0] != losses[1]
+    with pytest.raises(InputError, match="2 class weights for 3 mask values: give one a class"):
+        train(data, tmp_path / "other", SMALL, dataclasses.replace(config, class_weights="1,2"), "cpu")
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_hardly_meant_is_said(tmp_path, pairs_folder):
+    said: list[str] = []
+    images, masks = pairs_folder
+    data = DataConfig(images, masks, val_images=images, val_masks=masks, ignore=77)
+    train(data, tmp_path / "run", SMALL, dataclasses.replace(QUICK, epochs=1), "cpu", say=said.append)
+    assert said[0] == "warning: no mask holds 77, the value to ignore: check --ignore"
+    assert said[1].startswith("warning: 12 of 12 validation images train as well (")
+    said.clear()
+    train(
+        DataConfig(images, masks, ignore=100), tmp_path / "b", SMALL, dataclasses.replace(QUICK, epochs=1), "cpu",
+        say=said.append,
+    )  # fmt: skip
+    assert not [line for line in said if "warning" in line]
+
+
+def test_deterministic_refuses_what_is_not_and_leaves_no_trace(tmp_path, pairs_folder):
+    strict: list[bool] = []
+
+    class Look(Reporter):
+        def step(self, *unused):
+            strict.append(torch.are_deterministic_algorithms_enabled() and torch.backends.cudnn.deterministic)
+
+    for wanted in (True, False):
+        config = dataclasses.replace(QUICK, epochs=1, deterministic=wanted)
+        train(DataConfig(*pairs_folder), tmp_path / str(wanted), SMALL, config, "cpu", Look())
+    assert strict == [True] * 6 + [False] * 6
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_saving_by_the_clock(tmp_path, pairs_folder, monkeypatch):
+    saved: list[int] = []
+    real = trainer_module.Trainer.save_last
+
+    def save(self):
+        saved.append(self.progress.step)
+        real(self)
+
+    monkeypatch.setattr(trainer_module.Trainer, "save_last", save)
+    now = {"time": 0.0}
+
+    class Clock(Reporter):
+        def step(self, *unused):
+            now["time"] += 20.0
+
+    monkeypatch.setattr(trainer_module.time, "monotonic", lambda: now["time"])
+    config = dataclasses.replace(QUICK, epochs=1, batch_size=1, save_minutes=1.0)
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, config, "cpu", Clock(), trackers=())
+    assert saved == [0, 3, 6, 9, 11]
+
+
+def test_an_operation_without_a_deterministic_way_is_said_in_one_line(tmp_path, pairs_folder, monkeypatch):
+    def nll(logits, labels):
+        # A real one of torch, found on the CPU too.
+        torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
+        return logits.sum()
+
+    monkeypatch.setattr(trainer_module, "make_loss", lambda *unused: nll)
+    config = dataclasses.replace(QUICK, deterministic=True)
+    with pytest.raises(TrainingError, match=r"^put_ has no deterministic way on cpu: leave --deterministic out"):
+        train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, config, "cpu")

@@ -1,0 +1,42 @@
+"""A running average of the weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from unet_edge.model import UNet
+
+__all__ = ["Ema"]
+
+
+class Ema:
+    """The exponential moving average of a network: weights and batch norm's statistics, in fp32.
+
+    At the beginning the average forgets faster, by min(decay, (1 + n) / (10 + n)) at update n, so that it does not
+    hold on to the first random weights (the rule of TensorFlow's ExponentialMovingAverage with num_updates).
+
+    Args:
+        model: the network to follow; the average starts as a copy of it, on its device and in its memory layout.
+        decay: how much of the average stays at an update, below 1.
+    """
+
+    def __init__(self, model: UNet, decay: float) -> None:
+        self.decay = decay
+        self.model = copy.deepcopy(model).float().eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: UNet, step: int) -> None:
+        """Move towards the network as it is after `step` steps."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        averages, values = [], []
+        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value.detach().float())
+            else:
+                average.copy_(value)  # batch norm's count of batches
+        torch._foreach_lerp_(averages, values, 1 - keep)
