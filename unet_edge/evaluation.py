@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from unet_edge_runtime.errors import InputError
+from unet_edge_runtime.errors import BackendError, InputError
 from unet_edge_runtime.image import read_image
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import ConfusionMatrix
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FLIPS", "default_batch", "evaluate", "segment_pairs"]
 
 GPU_BATCH = 8  # images
+WAITING = 4  # batches' worth of images that may wait for others of their size
 
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
@@ -119,16 +120,24 @@ def _run(segmenter: Segmenter, x: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(x) == 1 or segmenter.input_size(height, width):
         return np.stack([segmenter.run(image) for image in x])
     padded = pad_image(x, padded_size((height, width), segmenter.spec.multiple), segmenter.spec.padding)
-    return segmenter.backend.run(padded)[..., :height, :width]
+    try:
+        return segmenter.backend.run(padded)[..., :height, :width]
+    except BackendError as error:
+        if "out of memory" not in str(error).lower():
+            raise
+    half = len(x) // 2  # outside of the handler: the error holds what the failed pass had in memory
+    return np.concatenate([_run(segmenter, part) for part in (x[:half], x[half:])])
 
 
 def _batches(items: Iterable[Prepared], batch: int) -> Iterator[list[Prepared]]:
-    """Lists of `batch` items whose images have one size, as soon as they are full; the rest at the end."""
+    """Lists of `batch` items whose images have one size, as soon as they are full; smaller where too many wait."""
     waiting: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
     for item in items:
         waiting[item.x.shape].append(item)
         if len(waiting[item.x.shape]) >= batch:
             yield waiting.pop(item.x.shape)
+        elif sum(map(len, waiting.values())) >= WAITING * batch:
+            yield waiting.pop(next(iter(waiting)))  # the size that has waited longest
     yield from waiting.values()
 
 

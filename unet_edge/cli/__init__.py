@@ -73,6 +73,8 @@ class LazyGroup(click.Group):
             raise click.ClickException(str(error)) from None
         except ModuleNotFoundError as error:
             raise _missing(error, ctx.invoked_subcommand or "unet-edge") from None
+        except BrokenPipeError:
+            raise  # `| head` has seen enough: click ends without a word
         except OSError as error:
             raise click.ClickException(f"{error.filename or 'a file'}: {error.strerror or error}") from None
         except KeyboardInterrupt:

@@ -36,7 +36,7 @@ WORST = 5  # images that are named
     type=click.Choice(["none", "horizontal", "both"]),
     default="none",
     show_default=True,
-    help="Mean over the image and its mirror images; both also turns it upside down, which photos do not stand.",
+    help="Mean over the image and its mirror images; both: also upside down, not for photos of everyday scenes.",
 )
 @click.option("--batch", type=click.IntRange(1), help="For torch: images of equal size at once.  [default: 8 on a GPU]")
 @click.option("--per-image", type=OUTPUT, help="Write the scores of every image to this CSV file.")
@@ -133,8 +133,8 @@ def _pairs(
     from unet_edge_runtime.errors import DatasetError
 
     if run is not None:
-        if images or masks:
-            raise click.UsageError("give --run, or --images and --masks")
+        if images or masks or list_file or group_by or mask_suffix:
+            raise click.UsageError("--run has its own images: give nothing else that chooses some")
         return Split.from_dict(RunFolder(run).read_split()).val
     if not (images and masks):
         raise click.UsageError("--images and --masks are needed (or --run RUN)")

@@ -111,7 +111,8 @@ RECIPE = [
     recipe("--validations-per-epoch", type=COUNT, help="How often an epoch is scored."),
     recipe(
         "--freeze-norm", type=SHARE,
-        help="Share of the steps after which batch norm trains on its running statistics; 1 for never.",
+        help="Share of the steps after which batch norm trains on its running statistics, but never in the first 50; "
+        "1 for never.",
     ),
     recipe(
         "--ema", type=BELOW_ONE,

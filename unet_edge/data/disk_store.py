@@ -40,9 +40,10 @@ def clear() -> int:
     Returns:
         The bytes that were freed.
     """
-    freed = sum(size for _, size, _ in _entries(prepared_folder()))
-    shutil.rmtree(prepared_folder(), ignore_errors=True)
-    return freed
+    folder = prepared_folder().resolve()  # it may be a link to a larger disk
+    before = sum(size for _, size, _ in _entries(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    return before - sum(size for _, size, _ in _entries(folder))
 
 
 class DiskStore:
@@ -80,8 +81,8 @@ class DiskStore:
 
     def get(self, index: int) -> NDArray[np.generic] | None:
         """The item's array, mapped from its file, or None. It is checked when this process first reads it."""
-        path = self._path(index)
         try:
+            path = self._path(index)
             if index not in self._sound and not self._is_sound(path):
                 path.unlink(missing_ok=True)
                 return None
@@ -98,10 +99,10 @@ class DiskStore:
         array = np.ascontiguousarray(array)
         if not self._make_room(_HEADER + array.nbytes + _CHECKSUM):
             return
-        path = self._path(index)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         # No fsync, unlike `files.atomic_path`: what a power cut damages is found by its checksum and made again.
         with contextlib.suppress(OSError):
+            path = self._path(index)
+            temporary = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
             try:
                 with temporary.open("wb") as stream:
                     np.save(stream, array, allow_pickle=False)

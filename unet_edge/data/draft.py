@@ -26,7 +26,7 @@ _ANTIALIASED = ("bilinear", "bicubic")  # filters that torch computes as Pillow 
 
 
 def read_scaled(path: Path, spec: ModelSpec) -> NDArray[np.generic]:
-    """What `bring_to_scale(read_image(path), spec)` gives, for training only, where a grey level does not matter.
+    """What `bring_to_scale(read_image(path), spec)` gives, for training only: with slightly other pixels.
 
     The JPEG decoder leaves out frequencies that the smaller image could not show; torch's resize is vectorised.
 
@@ -53,7 +53,9 @@ def _draft(path: Path, spec: ModelSpec) -> tuple[NDArray[np.uint8], tuple[int, i
     try:
         with Image.open(path) as image:
             width, height = image.size
-            if image.format != "JPEG" or image.mode not in ("L", "RGB") or width * height > MAX_PIXELS:
+            if image.format != "JPEG" or image.mode not in ("L", "RGB"):
+                return None
+            if width * height > MAX_PIXELS or spec.scale >= 1:  # refused, or nothing to gain
                 return None
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
             size = scaled_size((width, height) if turned else (height, width), spec.scale)

@@ -31,7 +31,10 @@ class MemoryStore:
 
     def __init__(self, length: int, room: int, share: int | None = None) -> None:
         self.length, self.room, self.share = length, room, room if share is None else share
-        self._block = mmap.mmap(-1, max(room, mmap.PAGESIZE))
+        try:
+            self._block = mmap.mmap(-1, max(room, mmap.PAGESIZE))
+        except (OSError, ValueError, OverflowError):  # a limited address space: nothing is kept
+            self.room, self.share, self._block = 0, 0, mmap.mmap(-1, mmap.PAGESIZE)
         # A row an item: where it begins plus one (0: not there), height, width, channels, type.
         table = mmap.mmap(-1, max(length * 5 * 8, mmap.PAGESIZE))
         self._table = np.frombuffer(table, np.int64, length * 5).reshape(length, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -43,6 +44,12 @@ def _ahead(batches: Iterable[Batch], copy: _Copy[Moving]) -> Iterator[Batch]:
         yield copy.finish(last)
 
 
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all epochs: the allocator keeps blocks for each stream that it has seen."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class _CudaCopy:
     """Copies in a stream of its own.
 
@@ -52,7 +59,7 @@ class _CudaCopy:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.stream = _stream(device)
 
     def start(self, batch: Batch) -> tuple[Batch, Any]:
         with torch.cuda.stream(self.stream):

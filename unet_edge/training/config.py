@@ -73,7 +73,8 @@ class TrainConfig:
         decay: how it falls afterwards: none, cosine or linear to a hundredth at the last step, or poly (power 0.9).
         patience: validations without a better Dice before the learning rate is divided by ten.
         early_stop: validations without a better Dice before the run ends; 0 for never.
-        freeze_norm: share of all steps after which batch norm trains on its running statistics; 1 for never.
+        freeze_norm: share of all steps after which batch norm trains on its running statistics, but never in
+            the first 50; 1 for never.
         validations_per_epoch: how often an epoch is interrupted by a validation; the last one ends it.
         loss: terms joined by "+", each with an optional weight, such as "ce+dice" or "ce+0.5*lovasz".
         class_weights: none, balanced (by the classes' shares of the pixels), or one number a class, as "1,2,0.5".
@@ -136,6 +137,8 @@ class TrainConfig:
         for name, limit in BELOW.items():
             if not 0 <= getattr(self, name) < limit:
                 raise InputError(f"{_words(name)} must lie from 0 to below {limit}, not {getattr(self, name)}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise InputError(f"seed must fit into 64 bits, as {self.seed} does not")
         for name in ("early_stop", "save_steps", "save_minutes"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{_words(name)} must not be negative, as {getattr(self, name)} is")

@@ -135,7 +135,16 @@ class World:
                     "ended, and its own message says why. Continue the run from its last checkpoint with --resume"
                 ) from None
         finally:
-            self.close()
+            # After an error nccl's shutdown would wait for processes that wait for this one.
+            if error is None or self._engine() != "nccl":
+                self.close()
+
+    def _engine(self) -> str:
+        if self.size == 1:
+            return ""
+        from torch import distributed
+
+        return str(distributed.get_backend()) if distributed.is_initialized() else ""
 
     def reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, with its gradient.

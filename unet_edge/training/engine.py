@@ -223,7 +223,7 @@ class Engine:
         policy = fitting_policy(self.model.config, shape, self.precision.bytes_per_value, room)
         # With synchronised norms a block that is computed twice meets the other processes twice.
         policy = CHECKPOINTING[_agreed(CHECKPOINTING.index(policy), "MAX", self.device)]
-        if policy != CHECKPOINTING[0] and room is not None:
+        if policy != CHECKPOINTING[0]:
             self.say(f"activation checkpointing: {policy}, to fit into {room / GIB:.1f} GiB of free memory")
         self.model.checkpointing, self.undecided = policy, False
 

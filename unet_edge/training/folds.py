@@ -113,7 +113,7 @@ def _train_or_resume(
         return train(data, run.path, network, config, **options)
     _check_same(run, {"data": data, "network": network, "training": config})
     known = {name: options[name] for name in ("device", "reporter", "trackers") if name in options}
-    return resume(run.path, **known)
+    return resume(run.path, **known, changes={name: getattr(config, name) for name in HARMLESS})
 
 
 def _check_same(run: RunFolder, given: dict[str, Any]) -> None:

@@ -11,8 +11,17 @@ import torch
 
 from unet_edge.data import resources
 from unet_edge.model import CHECKPOINTING, UNet, UNetConfig
+from unet_edge_runtime.errors import TrainingError
 
-__all__ = ["Snapshot", "fitting_policy", "is_out_of_memory", "saved_bytes", "step_bytes", "usable_memory"]
+__all__ = [
+    "Snapshot",
+    "fitting_policy",
+    "is_out_of_memory",
+    "saved_bytes",
+    "step_bytes",
+    "told_when_full",
+    "usable_memory",
+]
 
 Shape = tuple[int, int, int, int]
 
@@ -24,6 +33,8 @@ OUT_OF_MEMORY_TEXTS = (
     "cudnn_status_alloc_failed",
     "cublas_status_alloc_failed",
     "can't allocate memory",
+    "unable to find an engine to execute",  # cuDNN without room for any algorithm's workspace
+    "unable to find a valid cudnn algorithm",
 )
 # Share of the free memory that a step may take. On a CPU the heap holds more than what is in use
 # (benchmarks/MEMORY.md), and a lack of memory ends the process, where a GPU's can be cured.
@@ -102,6 +113,19 @@ def step_bytes(config: UNetConfig, shape: Shape, policy: str, bytes_per_value: i
     in_loss = kept * bytes_per_value // 4 + LOSS_COPIES * logits
     in_backward = (kept + again + WORK_COPIES * largest) * bytes_per_value // 4 + BACKWARD_LOGITS * logits
     return max(in_loss, in_backward) + WEIGHT_COPIES * weights
+
+
+@contextmanager
+def told_when_full(device: torch.device) -> Iterator[None]:
+    """Turns a lack of memory outside of a step into one line. Raises `TrainingError`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory on {device}: end what else uses it, or take a smaller --batch-size, --scale or network"
+        ) from None
 
 
 def usable_memory(device: torch.device) -> int:

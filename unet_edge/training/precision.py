@@ -50,7 +50,8 @@ class Precision:
             limit: largest norm of all gradients together.
 
         Returns:
-            Whether the gradients were not finite, so that nothing was changed but the scale (halved).
+            Whether the gradients were not finite, so that nothing was changed but the scale, which is
+                halved where an element was not finite.
         """
         self.scaler.unscale_(optimizer)
         skipped = not math.isfinite(torch.nn.utils.clip_grad_norm_(parameters, limit))

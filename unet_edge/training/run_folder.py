@@ -101,6 +101,14 @@ class RunFolder:
         for folder in (self.path, self.overlays):
             yield from list(folder.glob(".*"))
 
+    def read_config(self) -> dict[str, Any]:
+        """The configuration as `start` wrote it. Raises `InputError` where it is missing or damaged."""
+        try:
+            config = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.config}: cannot be read ({error}): is {self.path} the folder of a run?") from None
+        return config if isinstance(config, dict) else {}
+
     def append(self, record: dict[str, Any]) -> None:
         """Add one line to the metrics file."""
         with self.metrics.open("a", encoding="utf-8") as stream:

@@ -24,6 +24,7 @@ from unet_edge_runtime.spec import MaskValue, ModelSpec
 from unet_edge_runtime.transform import scaled_size
 
 from .config import TrainConfig
+from .distributed import current
 
 __all__ = [
     "DataConfig",
@@ -107,6 +108,10 @@ def gather(data: DataConfig, seed: int, progress: Progress | None) -> tuple[Spli
         DatasetError: with all problems of the files.
         InputError: they cannot be divided as asked.
     """
+    if data.val_masks is not None and data.val_images is None:
+        raise InputError("--val-masks needs --val-images, the folder of their images")
+    if data.val_images is not None and data.val_list is not None:
+        raise InputError("--val-images and --val-list both say what validates: give one of them")
     pairs, scan = prepare(data.images, data.masks, data.mask_suffix, data.ignore, data.max_classes, progress)
     divide = partial(split_pairs, pairs, seed=seed, group_by=data.group_by, fraction=data.fraction)
     if data.val_images is None:
@@ -164,8 +169,11 @@ def check_bottleneck(split: Split, scan: Scan, spec: ModelSpec, config: TrainCon
     """
     sizes = [config.crop] if config.crop else [scaled_size(size, spec.scale) for size in scan.sizes]
     smallest = min((padded_size(size, spec.multiple) for size in sizes), default=(0, 0))
-    alone = config.batch_size == 1 or len(split.train) % config.batch_size == 1
-    if alone and config.freeze_norm > 0 and smallest == (spec.multiple, spec.multiple):
+    world = current().size
+    last = len(split.train) % (config.batch_size * world) or config.batch_size * world
+    fewest = max(1, min(config.batch_size, last // world))
+    alone = fewest < 2 * min(config.accumulate, fewest)  # some part of some batch is one image
+    if alone and smallest == (spec.multiple, spec.multiple):
         raise InputError(
             f"an image of {smallest[0]}x{smallest[1]} is one pixel after {spec.multiple.bit_length() - 1} halvings, "
             "which batch norm cannot train on alone: use a smaller --depth or a larger --scale"

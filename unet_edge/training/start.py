@@ -16,6 +16,7 @@ from . import state
 from .config import TrainConfig
 from .determinism import seed_everything
 from .distributed import World, current
+from .memory import told_when_full
 from .reporter import Reporter
 from .run_folder import RunFolder
 from .setup import (
@@ -87,13 +88,18 @@ def train(
         split, scan = world.from_writer(lambda: gather(data, wanted.seed, progress))
         for line in oddities(split, scan):
             say(line)
+        if wanted.early_stop and not split.val:
+            raise InputError("--early-stop looks at validation scores, and no image validates: raise --validation")
+        if wanted.sync_norm and world.size == 1:
+            say("one process: --sync-norm changes nothing")
         seed_everything(wanted.seed)
         start = read_checkpoint(network.load) if network.load else None
         spec = make_spec(data, network, scan)
         model, spec = make_model(network, spec, start, say)
         check_bottleneck(split, scan, spec, wanted)
         fixed = with_class_weights(wanted, scan)
-        trainer = Trainer(fixed, model, spec, split, run, target, reporter, world, trackers)
+        with told_when_full(target):
+            trainer = Trainer(fixed, model, spec, split, run, target, reporter, world, trackers)
         made_of = {
             "data": _plain(data),
             "network": _plain(network),

@@ -119,7 +119,8 @@ def _restore_schedule(trainer: Trainer, state: dict[str, Any]) -> None:
     if state["processes"] != trainer.world.size:
         # Steps are larger or smaller now: go on at about the same image.
         ratio = state["processes"] / trainer.world.size
-        progress.batch = int(progress.batch * ratio)
+        done, progress.batch = progress.batch, int(progress.batch * ratio)
+        progress.loss_sum *= progress.batch / max(1, done)
         progress.step = (progress.epoch - 1) * len(trainer.batches) + progress.batch
         schedule.stretch(ratio)
     if state["train_config"]["epochs"] != trainer.config.epochs:

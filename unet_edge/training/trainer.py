@@ -21,6 +21,7 @@ from .distributed import World
 from .ema import Ema
 from .engine import Engine, NonFiniteLoss
 from .interrupt import Interrupt
+from .memory import told_when_full
 from .optimizers import make_optimizer
 from .reporter import Reporter
 from .schedule import Schedule, train_mode
@@ -99,7 +100,9 @@ class Trainer:
     @property
     def finished(self) -> bool:
         """Whether all epochs are done, or the Dice has not risen for too long."""
-        return self.progress.epoch > self.config.epochs or 0 < self.config.early_stop <= self.progress.since_best
+        # Only between epochs: the rest of one may bring a better Dice, and a resumed run ends where the whole one does.
+        stopped = self.progress.batch == 0 and 0 < self.config.early_stop <= self.progress.since_best
+        return self.progress.epoch > self.config.epochs or stopped
 
     def fit(self) -> dict[str, Any]:
         """Train to the last epoch.
@@ -131,8 +134,9 @@ class Trainer:
 
     def _train_epochs(self) -> None:
         try:
-            while not self.finished:
-                self._train_epoch()
+            with told_when_full(self.device):
+                while not self.finished:
+                    self._train_epoch()
         except RuntimeError as error:  # where torch says that a worker has ended
             if (known := explained(error)) is error:
                 raise

@@ -12,7 +12,7 @@ __all__ = ["peak_memory"]
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that tensors took on a GPU so far, or this process on a CPU; None where that cannot be told."""
+    """The most bytes that tensors took on a GPU so far (on MPS: now), or this process on a CPU; None if unknown."""
     import torch
 
     if device.type == "cuda":

@@ -44,7 +44,9 @@ def score(trainer: Trainer) -> tuple[Segmenter, dict[str, Any]]:
     world, pairs = trainer.world, trainer.split.val
     world.share(trainer.result)
     segmenter = Segmenter(TorchBackend.from_model(trainer.result, trainer.spec, trainer.device))
-    batch = trainer.config.batch_size if trainer.device.type == "cuda" else 1
+    # Where training had to go in smaller parts, so must this.
+    parts = max(1, trainer.config.batch_size // trainer.engine.micro)
+    batch = parts if trainer.device.type == "cuda" else 1
     with trainer.reporter.validating(len(pairs[world.rank :: world.size])) as seen:
         matrix = evaluate(segmenter, pairs, shard=(world.rank, world.size), batch=batch, on_image=seen)
     matrix.counts = world.all_sum(matrix.counts)

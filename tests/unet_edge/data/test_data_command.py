@@ -100,10 +100,15 @@ def test_the_split_of_a_run(data_set, tmp_path):
 
     pairs, _ = pair_files(*data_set(5))
     write_json(tmp_path / "run" / "split.json", Split(pairs[:3], pairs[3:]).to_dict())
+    trained = {"data": {"ignore": 255, "has_background": False, "max_classes": 9}, "network": {"scale": 0.125}}
+    write_json(tmp_path / "run" / "config.json", trained)
     result = run("check", "--run", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert "3 train, 2 validate" in result.stdout
     assert "2 of 2 validation images" in result.stdout
+    facts = json.loads(run("check", "--run", tmp_path / "run", "--json").stdout)
+    assert facts["scale"] == 0.125, "as the run was trained"
+    assert run("check", "--run", tmp_path / "run", "--group-by", "x").exit_code == 2, "the run has divided them"
     pairs[4].mask.unlink()
     result = run("check", "--run", tmp_path / "run")
     assert result.exit_code == 1

@@ -11,6 +11,7 @@ import click
 from unet_edge.cli.common import EXISTING_FOLDER, echo_json, say, track
 from unet_edge.cli.sections import SectionedHelp, section
 from unet_edge.cli.values import MaskValueType
+from unet_edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from unet_edge.data.doctor.diagnose import Diagnosis
@@ -23,6 +24,7 @@ __all__ = ["command"]
 SIZES_SHOWN = 5
 VALUES_SHOWN = 254  # thousands of values are a problem that is told, not a table
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+CHOOSES_IMAGES = {"validation", "group_by", "val_list", "val_images", "val_masks", "seed", "mask_suffix"}
 OUTPUT = click.Path(dir_okay=False, path_type=Path)
 
 data, training, output = section("Data"), section("As in train"), section("Output")
@@ -36,7 +38,7 @@ data, training, output = section("Data"), section("As in train"), section("Outpu
 @data("--ignore", type=MaskValueType(), help="Mask value that does not count, such as 255 or 255,0,128.")
 @data("--no-background", is_flag=True, help="The first class is not a background, but objects too.")
 @data("--max-classes", type=click.IntRange(2, 254), default=64, show_default=True,
-      help="More mask values than this are a mistake.")  # fmt: skip
+      help="More mask values than this are taken for a mistake.")  # fmt: skip
 @training("--scale", "-s", type=click.FloatRange(0, 16, min_open=True), default=0.5, show_default=True,
           help="Factor on both sides of every image: which objects would it erase?")  # fmt: skip
 @training("--validation", "-v", type=click.FloatRange(0, 90), default=10.0, show_default=True,
@@ -89,6 +91,7 @@ def _diagnose(images: Path | None, masks: Path | None, run: Path | None, options
     from unet_edge.data.doctor.diagnose import diagnose
     from unet_edge.data.scan import scan_pairs
 
+    options = _as_trained(run, options) if run else options
     pairs, problems, split, split_is = _from_run(run) if run else _from_folders(images, masks, options)
     ignore, most = options["ignore"], options["max_classes"]
     scan = scan_pairs(pairs, ignore=ignore, max_classes=most, progress=track)
@@ -99,10 +102,42 @@ def _diagnose(images: Path | None, masks: Path | None, run: Path | None, options
     )  # fmt: skip
 
 
+def _as_trained(run: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """The run's own scale, ignored value and classes, where the command line says nothing else.
+
+    Raises:
+        click.UsageError: the command line divides the data, which the run has done.
+        InputError: the run's configuration cannot be read.
+    """
+    from unet_edge.training.run_folder import RunFolder
+
+    source, typed = click.get_current_context().get_parameter_source, click.core.ParameterSource.COMMANDLINE
+    given = {name for name in options if source(name) is typed}
+    if lost := sorted(given & CHOOSES_IMAGES):
+        raise click.UsageError(f"--run has its own images and split: leave --{lost[0].replace('_', '-')} out")
+    config = RunFolder(run).read_config()
+    try:
+        data, ignore = config["data"], config["data"]["ignore"]
+        found = {
+            "scale": config["network"]["scale"],
+            "max_classes": data["max_classes"],
+            "ignore": tuple(ignore) if isinstance(ignore, list) else ignore,
+            "no_background": not data["has_background"],
+        }
+    except (KeyError, TypeError):
+        raise InputError(f"{RunFolder(run).config}: damaged: give --images and --masks instead of --run") from None
+    return {**options, **{name: value for name, value in found.items() if name not in given}}
+
+
 def _from_run(run: Path) -> tuple[list[Pair], list[str], Split | None, str]:
     from unet_edge.data.doctor.splits import read_run_split
+    from unet_edge.data.split import Split
 
     split = read_run_split(run)
+    trained = {pair.name for pair in split.train}
+    if any(pair.name in trained for pair in split.val):  # two folders may use the same names
+        val = [replace(pair, name=f"{pair.image.parent.name}/{pair.name}") for pair in split.val]
+        split = Split(split.train, val)
     return sorted([*split.train, *split.val], key=lambda pair: pair.name), [], split, f"as in {run}"
 
 
@@ -164,7 +199,7 @@ def _print(diagnosis: Diagnosis) -> None:
     click.echo(f"classes   {len(scan.classes)}")
     for info in diagnosis.classes[:VALUES_SHOWN]:
         share = "ignored          " if info.ignored else f"{info.share:7.2%} of pixels"
-        objects = f"  {info.objects} objects, {info.lost} lost at scale {diagnosis.scale:g}"
+        objects = f"  {info.objects} objects, {info.lost} under 2 pixels at scale {diagnosis.scale:g}"
         objects = "" if info.ignored or info.value == diagnosis.background else objects
         click.echo(f"  {format_value(info.value):>11}  {share}  in {info.images} masks{objects}")
     for title, lines in (

@@ -76,7 +76,8 @@ def _film(similar: Similar, pairs: list[Pair], side: np.ndarray) -> list[Suspici
     text = (
         "the images follow one another as those of a film or a stack do: the most similar one is at most "
         f"{BESIDE} places away in {beside.mean():.0%} of all cases, and {len(torn)} of {int(side.sum())} validation "
-        "images have theirs in training, so scores will be too good: name one unbroken stretch with --val-list"
+        "images have their most similar one in training, so scores will be too good: name one unbroken stretch "
+        "with --val-list"
     )
     return [Suspicion("leak", text, tuple(pairs[number] for number in torn), twins)]
 

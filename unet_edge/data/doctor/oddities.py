@@ -81,7 +81,10 @@ def _grey(looks: Sequence[Look], scan: Scan) -> list[Suspicion]:
     if grey == len(images):
         text = f"all {grey} images are grey but stored with three equal channels: saved as grey, a network takes one"
     else:
-        text = f"{grey} of {len(images)} images are grey stored as colour, the others are coloured: two kinds of images"
+        text = (
+            f"{grey} of {len(images)} images are grey stored as colour, the others are coloured: two kinds of images; "
+            "check that this is meant"
+        )
     return [Suspicion("grey", text)]
 
 

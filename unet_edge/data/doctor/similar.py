@@ -24,7 +24,7 @@ SAME = 0.997  # correlation of thumbnails from which two images are taken for th
 LEAST_CONTRAST = 2.0  # standard deviation of a thumbnail, of 255: flat images all look alike
 BLOCK = 1024  # images compared with all others at once
 MOST_TWINS = 200_000
-COMPARED = 20_000  # images among which neighbours are looked for: a second each thousand at most
+COMPARED = 20 * BLOCK  # images among which neighbours are looked for, in whole blocks
 SIGMAS = 5.0  # how far beyond chance neighbours must share their group
 SHARE_BEYOND_CHANCE = 0.2
 

@@ -45,7 +45,7 @@ def members(
                 raise InputError(f"{path}: unpacks to more than {total} bytes: not the expected archive")
             yield name, content
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: damaged archive ({error}): delete it and download it again") from None
+        raise InputError(f"{path}: damaged archive ({error}): download it again") from None
     except (NotImplementedError, RuntimeError) as error:  # a compression or an encryption that zipfile cannot
         raise InputError(f"{path}: cannot be unpacked ({error}): download it again") from None
 

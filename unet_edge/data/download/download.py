@@ -11,7 +11,7 @@ from typing import Any
 
 from unet_edge.data.scan import Progress
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.files import sha256_of, write_json
+from unet_edge_runtime.files import sha256_of, size_of, write_json
 
 from .catalogue import CATALOGUE, Archive, PublicSet
 from .fetch import PAUSE, check_digest, fetch
@@ -78,9 +78,10 @@ def download(
         return wanted
     by_name = _given(wanted, given)
     folder.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(folder).free < wanted.room:
+    if shutil.disk_usage(folder).free + size_of(folder) < wanted.room:
         raise InputError(f"{folder}: {name} needs {wanted.room >> 20} MiB while it is made: make room")
-    headers = kaggle_headers() if wanted.account and len(by_name) < len(wanted.archives) else {}
+    missing = [a for a in wanted.archives if a.file not in by_name and not (folder / ARCHIVES / a.file).exists()]
+    headers = kaggle_headers() if wanted.account and missing else {}
     write_json(folder / RECORD, {"name": name, "complete": False})
     paths = []
     for archive in wanted.archives:

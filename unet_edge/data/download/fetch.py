@@ -127,6 +127,8 @@ def _attempt(
         if total is not None and total > limit:
             raise InputError(f"{url}: has {total} bytes, more than the {limit} expected: not downloaded")
         _check_space(part, (total or limit) - start)
+        if not start:
+            part.unlink(missing_ok=True)  # else a kill right here would leave old bytes under the new validator
         write_json(_state_file(part), {"url": url, "validator": _validator(response.headers)})
         with part.open("ab" if start else "wb") as stream:
             _copy(response, stream, start, total, limit, url, progress, name)
@@ -206,6 +208,7 @@ def _blocks(response: Any) -> Iterator[bytes]:
             yield block
     except http.client.IncompleteRead as error:
         yield error.partial
+        raise _BrokenError("the connection broke before the end") from None
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenError(f"the connection broke ({error})") from None
 

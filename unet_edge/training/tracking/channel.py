@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -99,9 +100,14 @@ class Channel:
             self.opened.set()
 
 
+def without_password(text: str) -> str:
+    """Addresses without the user and password that they may carry."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def _reason(error: BaseException) -> str:
     """An exception as one line."""
     if isinstance(error, UnetEdgeError):
         return str(error)
-    lines = str(error).strip().splitlines()
+    lines = without_password(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

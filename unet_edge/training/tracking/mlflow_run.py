@@ -11,6 +11,7 @@ from typing import Any
 
 from unet_edge_runtime.errors import MissingExtraError
 
+from .channel import without_password
 from .memory import recall, remember
 from .values import Example, Histogram
 
@@ -49,11 +50,12 @@ class MlflowRun:
         self._client = MlflowClient(tracking_uri=store)
         self._waiting: list[Any] = []
         self._recorded: dict[str, int] = {}
+        shown = without_password(store)
         known = recall(folder, "mlflow")
-        if not (known.get("store") == store and self._continue(str(known.get("id")))):
+        if not (known.get("store") == shown and self._continue(str(known.get("id")))):
             self._id = self._create(folder.resolve().name, config)
-            remember(folder, "mlflow", {"store": store, "id": self._id})
-        self.note = f"mlflow: run {self._id} in {store}"
+            remember(folder, "mlflow", {"store": shown, "id": self._id})
+        self.note = f"mlflow: run {self._id} in {shown}"
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record numbers; a slow server gets those of several steps at a time."""
