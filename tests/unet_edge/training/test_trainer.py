@@ -166,7 +166,7 @@ def test_seed_recipe_is_the_seeds():
 
 def test_values_given_win_over_the_recipe():
     assert TrainConfig.from_recipe("seed", learning_rate=0.1, epochs=None).learning_rate == 0.1
-    with pytest.raises(InputError, match="no recipe 'sead'; there are default, .*seed"):
+    with pytest.raises(InputError, match=r"no recipe 'sead'; there are default, .*seed"):
         TrainConfig.from_recipe("sead")
     with pytest.raises(InputError, match="batch size must be above 0"):
         TrainConfig(batch_size=0)
