@@ -97,7 +97,7 @@ def _show(summary: dict[str, Any], worst: list[tuple[str, float]]) -> None:
     width = max(len(c["name"]) for c in summary["classes"])
     click.echo(f"{'':{width}}    Dice     IoU")
     for c in summary["classes"]:
-        click.echo(f"{c['name']:{width}}  {_number(c['dice'])}  {_number(c['iou'])}")
+        click.echo(f"{c['name']:{width}}  {_number(c['dice']):>7}  {_number(c['iou']):>7}")
     what = "mean of the classes" if summary["background_in_mean"] else "mean without background"
     each, count = summary["mean_over_images"], summary["images"]
     click.echo(f"over all pixels:   Dice {_number(summary['dice'])}, IoU {_number(summary['iou'])} ({what})")
@@ -145,4 +145,4 @@ def _pairs(
 
 
 def _number(value: float | None) -> str:
-    return "   none" if value is None else f"{value:7.4f}"
+    return "none" if value is None else f"{value:.4f}"

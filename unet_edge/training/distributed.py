@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 from collections.abc import Callable
@@ -120,6 +121,7 @@ class World:
             from torch import distributed
 
             if distributed.is_initialized():
+                gc.collect()  # what holds the group in a cycle and is freed later, with the GIL held, can hang
                 distributed.destroy_process_group()
 
     def __enter__(self) -> World:

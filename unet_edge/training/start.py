@@ -112,7 +112,9 @@ def train(
             f"network of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {target}"
             + (f" in {world.size} processes" if world.size > 1 else "")
         )
-        return trainer.fit()
+        best = trainer.fit()
+        del trainer  # while the processes still are together: DistributedDataParallel holds on to their group
+        return best
 
 
 def resume(

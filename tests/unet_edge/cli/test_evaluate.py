@@ -31,9 +31,9 @@ def test_pooled_score_mean_over_images_and_the_worst_images_are_shown(trained, w
     assert shown.exit_code == 0, shown.output
     scores = json.loads(run(trained / "best.pth", *where, "--json").stdout)
     each = scores["mean_over_images"]
-    assert f"over all pixels:   Dice {scores['dice']:7.4f}, IoU {scores['iou']:7.4f}" in shown.stdout
-    assert f"mean over images:  Dice {each['dice']:7.4f}, IoU {each['iou']:7.4f}\n" in shown.stdout
-    assert f"pixel error {scores['pixel_error']:7.4f}" in shown.stdout
+    assert f"over all pixels:   Dice {scores['dice']:.4f}, IoU {scores['iou']:.4f}" in shown.stdout
+    assert f"mean over images:  Dice {each['dice']:.4f}, IoU {each['iou']:.4f}\n" in shown.stdout
+    assert f"pixel error {scores['pixel_error']:.4f}" in shown.stdout
     worst = scores["worst_images"]
     assert f"lowest Dice: {worst[0]['image']} {worst[0]['dice']:.4f}, " in shown.stdout
     assert [w["dice"] for w in worst] == sorted(w["dice"] for w in worst)
