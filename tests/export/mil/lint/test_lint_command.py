@@ -143,7 +143,7 @@ def test_a_folder_is_no_package_either(tmp_path):
 def test_a_missing_package(tmp_path):
     result = run(tmp_path / "none.mlpackage")
     assert result.exit_code == 2
-    assert "does not exist" in result.stderr
+    assert "no such model file" in result.stderr
 
 
 def test_an_unknown_chip(build):
