@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -49,13 +50,33 @@ def small_plan():
     )
 
 
+@contextlib.contextmanager
+def one_thread():
+    """Bits are promised to be equal on the same number of threads only, and a split sum has several orders."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def single_threaded():
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory, small_plan):
     """The folder of a finished demo; tests that change it do so in a copy."""
     from unet_edge_bench.demo import run_demo
 
     folder = tmp_path_factory.mktemp("finished") / "demo"
-    run_demo(folder, small_plan)
+    with one_thread():
+        run_demo(folder, small_plan)
     return folder
 
 

@@ -168,6 +168,7 @@ class StopInEpoch(Reporter):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("single_threaded")
 def test_it_goes_on_after_an_interruption_and_without_coremltools(tmp_path, small_plan, demo, monkeypatch):
     with pytest.raises(TrainingError, match="interrupted in epoch 3"):
         run_demo(tmp_path / "demo", small_plan, reporter=StopInEpoch(3))
