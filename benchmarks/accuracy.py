@@ -1,7 +1,7 @@
 """Train on public data sets, score images that were held out, and write ACCURACY.md.
 
-    python benchmarks/accuracy.py --data ../shared/data --runs /tmp/accuracy
-    python benchmarks/accuracy.py --data ../shared/data --runs /tmp/accuracy --sets nuclei96 membranes
+    python benchmarks/accuracy.py --data ../shared/data --runs runs
+    python benchmarks/accuracy.py --data ../shared/data --runs runs --sets nuclei96 membranes
 
 Every set is trained by the `unet-edge train` commands that the page shows. `--runs` keeps the finished ones, and an
 interrupted one is resumed: the same command again does only what is missing.

@@ -1,7 +1,7 @@
 """The seed's recipe against ours: equal epochs on the same data with the same network, as a picture and a table.
 
     python benchmarks/curves.py --images cars/images --masks cars/masks --val-list val_cars.txt --group-by '^[^_]+' \\
-        --scale 0.25 --base-channels 16 --bilinear --epochs 5 --seeds 0 1 --runs /tmp/curves
+        --scale 0.25 --base-channels 16 --bilinear --epochs 5 --seeds 0 1 --runs runs
 
 Writes docs/curves.png and CURVES.md. `--runs` keeps every finished training: the same command again, after an
 interruption or with one recipe more, trains only what is missing.
