@@ -115,6 +115,11 @@ RECIPE = [
         "1 for never.",
     ),
     recipe(
+        "--norm-images", type=click.IntRange(0),
+        help="Training images on which batch norm's statistics are estimated anew before each validation of the first "
+        "100 steps, or 10 / (1 - ema); 0: none.",
+    ),
+    recipe(
         "--ema", type=BELOW_ONE,
         help="Keep and validate a running average of the weights with this decay, such as 0.999; 0: the weights.",
     ),

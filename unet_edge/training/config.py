@@ -75,6 +75,8 @@ class TrainConfig:
         early_stop: validations without a better Dice before the run ends; 0 for never.
         freeze_norm: share of all steps after which batch norm trains on its running statistics, but never in
             the first 50; 1 for never.
+        norm_images: training images on which batch norm's statistics are estimated anew before each validation of the
+            first 100 steps, or of 10 / (1 - ema); 0 for none.
         validations_per_epoch: how often an epoch is interrupted by a validation; the last one ends it.
         loss: terms joined by "+", each with an optional weight, such as "ce+dice" or "ce+0.5*lovasz".
         class_weights: none, balanced (by the classes' shares of the pixels), or one number a class, as "1,2,0.5".
@@ -109,6 +111,7 @@ class TrainConfig:
     patience: int = 5
     early_stop: int = 0
     freeze_norm: float = 0.5
+    norm_images: int = 64
     validations_per_epoch: int = 1
     loss: str = "ce+dice"
     class_weights: str = "none"
@@ -139,7 +142,7 @@ class TrainConfig:
                 raise InputError(f"{_words(name)} must lie from 0 to below {limit}, not {getattr(self, name)}")
         if not -(2**63) <= self.seed < 2**63:
             raise InputError(f"seed must fit into 64 bits, as {self.seed} does not")
-        for name in ("early_stop", "save_steps", "save_minutes"):
+        for name in ("early_stop", "norm_images", "save_steps", "save_minutes"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{_words(name)} must not be negative, as {getattr(self, name)} is")
         if not 0 <= self.freeze_norm <= 1:

@@ -45,6 +45,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "decay": "none",
         "patience": 5,
         "freeze_norm": 1.0,
+        "norm_images": 0,
         "validations_per_epoch": 5,
         "accumulate": 1,
         "early_stop": 0,

@@ -22,6 +22,7 @@ from .ema import Ema
 from .engine import Engine, NonFiniteLoss
 from .interrupt import Interrupt
 from .memory import told_when_full
+from .norm_statistics import NormStatistics
 from .optimizers import make_optimizer
 from .reporter import Reporter
 from .schedule import Schedule, train_mode
@@ -87,6 +88,7 @@ class Trainer:
         loss = make_loss(config.loss, parse_class_weights(config.class_weights), self.world.reduce_sum)
         self.engine = Engine(self.model, self.optimizer, loss, config, device, self.reporter.note, self._wrap)
         self.ema = Ema(self.model, config.ema) if config.ema else None
+        self.norms = NormStatistics(split, spec, config, self.engine) if config.norm_images else None
         self.progress = state.Progress()
         self.interrupt = Interrupt()
         self.tracker = Tracker([], self.reporter.note)
@@ -103,6 +105,12 @@ class Trainer:
         # Only between epochs: the rest of one may bring a better Dice, and a resumed run ends where the whole one does.
         stopped = self.progress.batch == 0 and 0 < self.config.early_stop <= self.progress.since_best
         return self.progress.epoch > self.config.epochs or stopped
+
+    @property
+    def norms_frozen(self) -> bool:
+        """Whether batch norm trains on its running statistics by now."""
+        freeze = self.config.freeze_norm
+        return freeze < 1 and self.progress.step >= max(self.steps * freeze, NORM_BATCHES)
 
     def fit(self) -> dict[str, Any]:
         """Train to the last epoch.
@@ -166,8 +174,7 @@ class Trainer:
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         progress = self.progress
-        freeze = self.config.freeze_norm
-        train_mode(self.model, freeze < 1 and progress.step >= max(self.steps * freeze, NORM_BATCHES))
+        train_mode(self.model, self.norms_frozen)
         self._rate = self.schedule.rate
         try:
             loss = self.engine.step(images, labels).loss
@@ -231,6 +238,8 @@ class Trainer:
 
     def _validate(self) -> None:
         progress, is_best, segmenter = self.progress, True, None
+        if self.norms and not self.norms_frozen and progress.step < self.norms.until:
+            self.norms.estimate(self.result, progress.epoch)
         if self.split.val:
             segmenter, scores = score(self)
             before, dice = progress.best["dice"], scores["dice"]

@@ -23,6 +23,7 @@ REACHES = [
     (["--patience", 9], {"patience": 9}),
     (["--early-stop", 7], {"early_stop": 7}),
     (["--freeze-norm", 0.75], {"freeze_norm": 0.75}),
+    (["--norm-images", 16], {"norm_images": 16}),
     (["--validations-per-epoch", 3], {"validations_per_epoch": 3}),
     (["--loss", "ce+0.5*lovasz"], {"loss": "ce+0.5*lovasz"}),
     (["--class-weights", "1,2,0.5"], {"class_weights": "1,2,0.5"}),

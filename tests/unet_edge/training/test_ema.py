@@ -42,7 +42,7 @@ def test_it_starts_as_the_network_and_is_no_view_of_it(make_model):
 
 
 def test_the_averaged_network_is_what_is_validated_and_kept(tmp_path, pairs_folder):
-    config = TrainConfig(epochs=2, ema=0.95, seed=1)
+    config = TrainConfig(epochs=2, ema=0.95, seed=1, norm_images=0)
     network = NetworkConfig(4, 2, True, scale=1.0)
     best = train(DataConfig(*pairs_folder, validation=25), tmp_path / "run", network, config, "cpu", trackers=())
     run = RunFolder(tmp_path / "run")

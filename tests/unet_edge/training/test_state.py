@@ -18,7 +18,7 @@ from unet_edge_runtime.errors import InputError, TrainingError
 NETWORK = NetworkConfig(4, 1, True, scale=0.5)
 CONFIG = TrainConfig(
     epochs=3, batch_size=3, precision="fp16", ema=0.9, optimizer="adamw", patience=1, early_stop=4, warmup=0.3,
-    validations_per_epoch=2, save_steps=1, seed=3,
+    validations_per_epoch=2, save_steps=1, seed=3, norm_images=0,
 )  # fmt: skip
 STOP = 5  # steps: in the middle of an epoch, just after a save
 
