@@ -26,9 +26,9 @@ from typing import Any
 from unet_edge.training.config import RECIPES, TrainConfig
 from unet_edge.training.reporter import Reporter
 from unet_edge.training.start import DataConfig, NetworkConfig, train
-from unet_edge_bench.machine import machine_facts
+from unet_edge_bench.machine import machine_facts, machine_text
 from unet_edge_runtime.errors import InputError, UnetEdgeError
-from unet_edge_runtime.files import atomic_path, write_json
+from unet_edge_runtime.files import atomic_path, write_json, write_text
 
 ROOT = Path(__file__).parents[1]
 COLOURS = ("#666666", "#0072B2", "#D55E00", "#009E73", "#CC79A7")  # Okabe and Ito's, told apart by most eyes
@@ -80,8 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}" if str(error) else "interrupted: finished trainings are kept", file=sys.stderr)
         return 1
     draw(results, options.picture)
-    with atomic_path(options.output) as temporary:
-        temporary.write_text(markdown(results, options), encoding="utf-8")
+    write_text(options.output, markdown(results, options))
     print(options.output)
     return 0
 
@@ -158,7 +157,7 @@ def markdown(results: Sequence[Mapping[str, Any]], options: argparse.Namespace) 
         f"Both train the same network ({width}) at scale {options.scale:g} from the same first weights on the same "
         f"{first['train']} images for {options.epochs} epochs, and are scored on the same {first['val']}. `seed` is"
         " milesial/Pytorch-UNet's: its optimizer, rates, loss, batch of one, no augmentation. Minutes are those of"
-        f" training, without validations, on {options.device}; {machine['processor']}, {machine['cores']} cores, torch"
+        f" training, without validations, on {options.device}; {machine_text(machine)}, torch"
         f" {machine['packages'].get('torch')}.",
         "",
         f"![Validation Dice of both recipes over epochs and over minutes of training]({picture})",

@@ -27,7 +27,7 @@ import torch
 from unet_edge.checkpoint import class_infos, save_checkpoint
 from unet_edge.model import UNet, UNetConfig
 from unet_edge_export.mil import Interpreter
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 from unet_edge_runtime.spec import ModelSpec
 
 NETWORKS = {
@@ -144,8 +144,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
         *lines,
     ]
-    with atomic_path(options.output) as temporary:
-        temporary.write_text("\n".join(text) + "\n", encoding="utf-8")
+    write_text(options.output, "\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

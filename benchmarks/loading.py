@@ -33,7 +33,7 @@ from unet_edge.data.prepared import Preparation, open_store
 from unet_edge.data.scan import scan_pairs
 from unet_edge_bench.machine import machine_facts
 from unet_edge_bench.stats import Estimate, median_interval, paired_ratio
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 from unet_edge_runtime.spec import ModelSpec
 
 BASE = "milesial's way"
@@ -61,8 +61,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["UNET_EDGE_CACHE"] = folder
             page += section(spec, pairs, options.rounds)
-    with atomic_path(options.out) as temporary:
-        temporary.write_text("\n".join(page) + "\n", encoding="utf-8")
+    write_text(options.out, "\n".join(page) + "\n")
 
 
 def section(spec: ModelSpec, pairs: list[Pair], rounds: int) -> list[str]:

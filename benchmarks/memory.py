@@ -29,7 +29,7 @@ from unet_edge.model import UNet, UNetConfig
 from unet_edge.training.config import TrainConfig
 from unet_edge.training.engine import Engine
 from unet_edge.training.memory import saved_bytes, step_bytes
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 
 CHOICES = {
     "none": ("none", 1),
@@ -168,8 +168,7 @@ def write(args: argparse.Namespace, rows: list[str]) -> None:
         "are taken within each round, not the seconds.\n\n"
         f"{HEAD}\n{'|---' * len(COLUMNS)}|\n" + "\n".join(rows) + "\n"
     )
-    with atomic_path(Path(__file__).with_name("MEMORY.md")) as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(Path(__file__).with_name("MEMORY.md"), text)
 
 
 def main() -> None:

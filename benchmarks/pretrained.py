@@ -36,7 +36,7 @@ from unet_edge.training.start import DataConfig, NetworkConfig
 from unet_edge_export import ExportResult, export_model
 from unet_edge_export.images import spread
 from unet_edge_runtime.errors import AgreementError, InputError, UnetEdgeError
-from unet_edge_runtime.files import atomic_path, sha256_of, size_of, write_json
+from unet_edge_runtime.files import atomic_path, sha256_of, size_of, write_json, write_text
 from unet_edge_runtime.image import read_image, to_uint8
 from unet_edge_runtime.scores import ConfusionMatrix
 from unet_edge_runtime.segmenter import Segmenter
@@ -157,8 +157,7 @@ def _write(models: Path, name: str, licence: str, model: Path, card: str, scored
     found = scored.summary()
     with atomic_path(models / f"{name}.onnx") as temporary:
         shutil.copyfile(model, temporary)
-    with atomic_path(models / f"{name}.md") as temporary:
-        temporary.write_text(card, encoding="utf-8")
+    write_text(models / f"{name}.md", card)
     facts = {
         "purpose": ABOUT[name].purpose,
         "licence": licence,

@@ -21,7 +21,7 @@ import torch
 
 from unet_edge.training.config import TrainConfig
 from unet_edge.training.start import DataConfig, NetworkConfig, train
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 
 VARIANTS = [
     "default",
@@ -123,8 +123,7 @@ def main() -> None:
         results = [future.result() for future in waiting]
     epochs = {name: entry[2] for name, entry in chosen.items()}
     text = table(results, options.variants, epochs, "python benchmarks/recipes.py --data ../shared/data")
-    with atomic_path(options.output) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(options.output, text)
 
 
 if __name__ == "__main__":

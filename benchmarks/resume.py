@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from killing import Kill, Starter, differences, train_killed
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 
 EVERYTHING = (
     "--device cpu --deterministic --save-every 3 --workers 1 --augment light --ema 0.99 --warmup 0.1 --optimizer adamw "
@@ -78,8 +78,7 @@ def main() -> None:
     text = table(kills, found, options, time.monotonic() - started)
     print(text)
     if arguments.output:
-        with atomic_path(arguments.output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(arguments.output, text)
     sys.exit(1 if found or len(kills) < arguments.kills else 0)
 
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peers.reporting import measure_and_write
 from training_report import markdown
 from unet_edge.checkpoint import save_checkpoint
 from unet_edge.data.pairing import Pair, pair_files
@@ -30,8 +31,7 @@ from unet_edge.training.setup import DataConfig, NetworkConfig, gather, make_mod
 from unet_edge_bench.machine import machine_facts, machine_state, physical_cores
 from unet_edge_bench.process import Child
 from unet_edge_bench.timing.campaign import rotated
-from unet_edge_runtime.errors import BackendError, DatasetError, InputError, UnetEdgeError
-from unet_edge_runtime.files import atomic_path, write_json
+from unet_edge_runtime.errors import BackendError, DatasetError, InputError
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT = 3600.0  # seconds for an epoch
@@ -90,17 +90,7 @@ class Side:
 def main(arguments: list[str] | None = None) -> int:
     """Measure and write; 0, or 1 with one line of what is wrong."""
     options = _options(arguments)
-    try:
-        results = measure(options)
-        if options.raw:
-            write_json(options.raw, results)
-        with atomic_path(options.output) as temporary:
-            temporary.write_text(markdown(results), encoding="utf-8")
-    except (UnetEdgeError, KeyboardInterrupt) as error:
-        print(f"error: {error}" if str(error) else "interrupted: nothing was written", file=sys.stderr)
-        return 1
-    print(options.output)
-    return 0
+    return measure_and_write(lambda: measure(options), markdown, options.output, options.raw)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
+from unet_edge_bench.machine import machine_text
 from unet_edge_bench.stats import Estimate, median_interval, verdict
 
 __all__ = ["ALLOWED_LOSS", "markdown", "reading", "turns_of"]
@@ -79,13 +80,11 @@ def _loss(side: Mapping[str, Any]) -> float:
 
 def _how(results: Mapping[str, Any]) -> list[str]:
     machine = results["machine"]
-    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB" if machine["memory_bytes"] else "memory unknown"
     return [
         f"Made by `{results['command']}`.",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {memory}; device {machine['device']}; "
-        f"{results['threads']} threads; Python {machine['python']}, torch {machine['packages'].get('torch')}. "
-        f"Batch {results['batch']}.",
+        f"{machine_text(machine)}; device {machine['device']}; {results['threads']} threads; "
+        f"Python {machine['python']}, torch {machine['packages'].get('torch')}. Batch {results['batch']}.",
         "",
         "Both sides start from the same weights of the same network and train on the same files, which are in the"
         " system's memory, with milesial's optimizer, loss and clipping, without augmentation, validation and logging."

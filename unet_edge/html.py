@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,24 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from PIL import Image
 
-__all__ = ["page_template", "picture_uri"]
+__all__ = ["Picture", "PictureRow", "page_template", "picture_uri"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a data URI, with what stands above and below it."""
+
+    title: str
+    uri: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """The pictures of one image."""
+
+    name: str
+    pictures: list[Picture]
 
 
 def page_template(path: Path, purpose: str, **filters: Callable[..., Any]) -> Template:

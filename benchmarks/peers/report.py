@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from roster import OURS, PEERS
 
+from unet_edge_bench.machine import machine_text
 from unet_edge_bench.stats import Estimate, verdict
 
 __all__ = ["against_ours", "markdown"]
@@ -78,13 +79,11 @@ def _road_sentence(road: Mapping[str, Any]) -> str:
 
 def _how(results: Mapping[str, Any]) -> list[str]:
     machine = results["machine"]
-    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB" if machine["memory_bytes"] else "memory unknown"
     return [
         f"Made by `{results['command']}` on {results['created'][:10]}.",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {memory}, {machine['system']} {machine['machine']}, "
-        f"Python {machine['python']}; {results['threads']} threads for each runtime, batch 1, fp32. "
-        f"{results['origin']}.",
+        f"{machine_text(machine)}, {machine['system']} {machine['machine']}, Python {machine['python']}; "
+        f"{results['threads']} threads for each runtime, batch 1, fp32. {results['origin']}.",
         "",
         "Every runtime gets the same weights and the same pixels. In each launch every one has a new process; they"
         " take turns, in an order that changes. Times are medians of turns with an interval of 95 % (bootstrap over"

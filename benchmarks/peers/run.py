@@ -22,12 +22,13 @@ from environments import ROOT
 from measuring import COMPARED, FULL, QUICK, REFERENCE, Task, measure_networks, measure_roads, versions
 from models import make_model
 from report import markdown
+from reporting import measure_and_write
 from roster import OURS, PEERS, Peer
 
 from unet_edge.data.pairing import Pair, pair_files
 from unet_edge_bench.machine import machine_facts, machine_state, physical_cores
-from unet_edge_runtime.errors import InputError, UnetEdgeError
-from unet_edge_runtime.files import atomic_path, cache_folder, write_json
+from unet_edge_runtime.errors import InputError
+from unet_edge_runtime.files import cache_folder
 from unet_edge_runtime.image import image_files, read_image
 
 MILESIAL = "milesial"  # for --only
@@ -37,17 +38,7 @@ SIZES = ["320x480", "32@640x960"]
 def main(arguments: list[str] | None = None) -> int:
     """Do everything; 0, or 1 with one line of what is wrong."""
     options = _options(arguments)
-    try:
-        results = measure(options)
-        if options.output:
-            write_json(options.output, results)
-        with atomic_path(options.markdown) as temporary:
-            temporary.write_text(markdown(results), encoding="utf-8")
-    except (UnetEdgeError, KeyboardInterrupt) as error:
-        print(f"error: {error}" if str(error) else "interrupted: nothing was written", file=sys.stderr)
-        return 1
-    print(options.markdown)
-    return 0
+    return measure_and_write(lambda: measure(options), markdown, options.markdown, options.output)
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["available_cores", "load_average", "machine_facts", "machine_state", "physical_cores"]
+__all__ = ["available_cores", "load_average", "machine_facts", "machine_state", "machine_text", "physical_cores"]
 
 PACKAGES = ("unet-edge", "torch", "onnx", "onnxscript", "onnxruntime", "coremltools", "numpy", "pillow")
 
@@ -23,6 +24,17 @@ def machine_facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def machine_text(facts: Mapping[str, Any]) -> str:
+    """Processor, cores and memory in words, of what `machine_facts` and `machine_state` found; without the unknown."""
+    cores, memory = facts.get("cores"), facts.get("memory_bytes")
+    parts = [
+        facts.get("processor") or facts.get("machine"),
+        f"{cores} core{'s' if cores > 1 else ''}" if cores else None,
+        f"{memory / 2**30:.0f} GiB" if memory else None,
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def available_cores() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["atomic_path", "cache_folder", "files_of", "sha256_of", "size_of", "write_json"]
+__all__ = ["atomic_path", "cache_folder", "files_of", "sha256_of", "size_of", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -46,10 +46,15 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         _remove(temporary)
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text, atomically. Raises `InputError` where `atomic_path` does."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def cache_folder() -> Path:

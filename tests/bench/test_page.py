@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.browser import check_page
+from unet_edge.html import Picture, PictureRow
 from unet_edge_bench.demo.charts import curve_charts, strip_chart
 from unet_edge_bench.demo.page import render
-from unet_edge_bench.demo.pictures import Cell, Row
 
 NASTY = '<script>alert("&")</script>'
-ROWS = [Row("slice", [Cell("image", "data:image/png;base64,AAAA"), Cell("truth", "data:image/png;base64,AAAA")])]
+ROWS = [PictureRow("slice", [Picture(title, "data:image/png;base64,AAAA") for title in ("image", "truth")])]
 
 
 class Reader(HTMLParser):
@@ -84,7 +84,7 @@ def test_names_are_escaped(results):
     for row in results["training"]["validation"]:
         for scores in row["classes"]:
             scores["name"] = NASTY
-    page = render(results, [Row(NASTY, [Cell(NASTY, "data:,", NASTY)])], [Cell(NASTY, "data:,", NASTY)])
+    page = render(results, [PictureRow(NASTY, [Picture(NASTY, "data:,", NASTY)])], [Picture(NASTY, "data:,", NASTY)])
     assert NASTY not in page
     assert "script" not in Reader(page).tags
     assert NASTY in Reader(page).text

@@ -283,6 +283,27 @@ def test_the_page_shows_wrong_failed_and_left_out(peers, results):
     assert counts <= {12, 6, 4}
 
 
+def test_what_was_measured_is_written_and_its_place_said(peers, capsys, tmp_path):
+    page, raw = tmp_path / "R.md", tmp_path / "raw.json"
+    write = peers("reporting").measure_and_write
+    assert write(lambda: {"n": 3}, lambda results: f"# {results['n']}", page, raw) == 0
+    assert (page.read_text(encoding="utf-8"), json.loads(raw.read_text(encoding="utf-8"))) == ("# 3", {"n": 3})
+    assert capsys.readouterr() == (f"{page}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(InputError("no"), "error: no\n"), (KeyboardInterrupt(), "interrupted: nothing was written\n")]
+)
+def test_a_measurement_that_ends_early_writes_nothing(peers, capsys, tmp_path, error, line):
+    def measure():
+        raise error
+
+    page, raw = tmp_path / "R.md", tmp_path / "raw.json"
+    assert peers("reporting").measure_and_write(measure, str, page, raw) == 1
+    assert capsys.readouterr() == ("", line)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bad_options_give_one_line(peers, capsys, three_classes, pairs, tmp_path):
     main = peers("run").main
     common = ["--checkpoint", str(three_classes), "--cache", str(tmp_path), "--markdown", str(tmp_path / "R.md")]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.files import atomic_path, sha256_of, size_of, write_json
+from unet_edge_runtime.files import atomic_path, sha256_of, size_of, write_json, write_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,6 +117,16 @@ def test_a_place_that_cannot_be_written(tmp_path):
 
     with pytest.raises(InputError, match=r"cannot write .*a\.txt.*choose another output"):
         write()
+
+
+def test_text_is_utf8_and_whole_or_not_there(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    write_text(target, "Größe\n")
+    assert target.read_bytes() == "Größe\n".encode()
+    with pytest.raises(UnicodeEncodeError):
+        write_text(target, "half \ud800")
+    assert target.read_bytes() == "Größe\n".encode()
+    assert list(target.parent.iterdir()) == [target]
 
 
 def test_json_and_hash(tmp_path):

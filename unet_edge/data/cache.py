@@ -12,7 +12,7 @@ from typing import Any
 import PIL
 
 from unet_edge_runtime.errors import UnetEdgeError
-from unet_edge_runtime.files import atomic_path, cache_folder
+from unet_edge_runtime.files import cache_folder, write_text
 
 __all__ = ["FactsCache"]
 
@@ -57,8 +57,8 @@ class FactsCache:
             return
         for folder in self._changed:
             text = json.dumps({**_header(), "facts": self._stores[folder]}, separators=(",", ":"))
-            with contextlib.suppress(OSError, UnetEdgeError), atomic_path(_file(folder)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            with contextlib.suppress(OSError, UnetEdgeError):
+                write_text(_file(folder), text)
         self._changed.clear()
 
     def _store(self, folder: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from pathlib import Path
 from unet_edge_runtime.errors import DatasetError
 from unet_edge_runtime.spec import MaskValue
 
+from .looking import Progress
 from .pairing import Pair, pair_files
-from .scan import Progress, Scan, scan_pairs
+from .scan import Scan, scan_pairs
 
 __all__ = ["prepare"]
 

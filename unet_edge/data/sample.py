@@ -15,7 +15,7 @@ from PIL import Image
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import atomic_path
 
-from .scan import Progress
+from .looking import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.mask import pack, unpack
@@ -17,12 +13,10 @@ from unet_edge_runtime.spec import MaskValue
 
 from .cache import FactsCache
 from .facts import JPEG_SUFFIXES, KEPT_VALUES, ImageFacts, MaskFacts, image_facts, mask_facts
+from .looking import Progress, look_at_all
 from .pairing import Pair
 
-__all__ = ["Progress", "Scan", "check_values", "format_value", "scan_pairs", "show_values"]
-
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""Goes through items under a bar: (items, label, length) -> the same items."""
+__all__ = ["Scan", "check_values", "format_value", "scan_pairs", "show_values"]
 
 NAMED = 5  # files or values that one message names
 
@@ -82,15 +76,7 @@ def scan_pairs(
         progress: draws a bar, such as `cli.common.track`.
         cache: remember what was found in a file until it changes (`cache_folder`).
     """
-    facts = FactsCache(cache)
-    looks: list[_Look] = []
-    pool = ThreadPoolExecutor(max_workers=_cpus())  # Pillow and numpy work outside the interpreter's lock
-    try:
-        stream: Iterable[_Look] = pool.map(partial(_look, facts), pairs)
-        looks.extend(progress(stream, "Scanning", len(pairs)) if progress else stream)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        facts.save()
+    looks = look_at_all(_look, pairs, "Scanning", progress, cache)
     images = [look.image for look in looks if look.image]
     totals: Counter[int] = Counter()
     for look in looks:
@@ -225,9 +211,3 @@ def _mixed(looks: list[_Look]) -> list[str]:
 
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1

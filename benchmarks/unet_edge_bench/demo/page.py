@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from unet_edge.data.pairing import Pair
-from unet_edge.html import page_template
+from unet_edge.html import Picture, PictureRow, page_template
 from unet_edge_bench.timing.stages import STAGES
 from unet_edge_export.reference_backend import CoreMLReferenceBackend
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 from unet_edge_runtime.spec import ModelSpec
 
 from .artefacts import BACKENDS, UNTIMED, title_of
 from .charts import curve_charts, strip_chart
 from .folder import DemoFolder
-from .pictures import Cell, Row, difference_maps, gallery
+from .pictures import difference_maps, gallery
 
 __all__ = ["render", "write_page"]
 
@@ -40,12 +40,11 @@ def write_page(place: DemoFolder, results: Mapping[str, Any], pairs: Sequence[Pa
     backends = list(results["backends"])
     rows = gallery(pairs, place.predictions, backends, spec, ROWS)
     maps = difference_maps(pairs, place.predictions, backends, spec)
-    with atomic_path(place.page) as temporary:
-        temporary.write_text(render(results, rows, maps), encoding="utf-8")
+    write_text(place.page, render(results, rows, maps))
     return place.page
 
 
-def render(results: Mapping[str, Any], rows: Sequence[Row], maps: Sequence[Cell]) -> str:
+def render(results: Mapping[str, Any], rows: Sequence[PictureRow], maps: Sequence[Picture]) -> str:
     """The page as text; names in `results` are escaped."""
     filters: dict[str, Callable[..., str]] = {
         "dice": _dice, "ms": _ms, "size": _size, "sci": _sci, "duration": _duration,

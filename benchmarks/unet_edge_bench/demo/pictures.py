@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from unet_edge.data.pairing import Pair
-from unet_edge.html import picture_uri
+from unet_edge.html import Picture, PictureRow, picture_uri
 from unet_edge_runtime.image import read_image, to_uint8
 from unet_edge_runtime.mask import labels_from_mask, overlay, read_mask
 from unet_edge_runtime.spec import IGNORE_LABEL, ModelSpec
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 Window = tuple[slice, ...]
 
-__all__ = ["Cell", "Row", "difference_maps", "gallery"]
+__all__ = ["difference_maps", "gallery"]
 
 ZOOM = 2  # whole-numbered, so that a pixel stays a square
 WRONG = (255, 64, 64)
@@ -32,24 +31,9 @@ MARGIN = 8  # pixels around what is shown
 DIM = 0.45  # brightness of an image that marks are laid over
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A picture: `title` above it, `note` below it, `uri` with its data."""
-
-    title: str
-    uri: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """An image's pictures."""
-
-    name: str
-    cells: list[Cell]
-
-
-def gallery(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec, rows: int) -> list[Row]:
+def gallery(
+    pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec, rows: int
+) -> list[PictureRow]:
     """Image, truth, each backend's labels, and where the first backend is wrong, for some of the pairs, evenly spread.
 
     Args:
@@ -65,7 +49,9 @@ def gallery(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], s
     return [_row(pair, predictions, backends, spec, window) for pair in chosen]
 
 
-def difference_maps(pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec) -> list[Cell]:
+def difference_maps(
+    pairs: Sequence[Pair], predictions: Path, backends: Sequence[str], spec: ModelSpec
+) -> list[Picture]:
     """All images laid on each other: where the reference is wrong, and where each other backend differs from it.
 
     The brighter a mark, the more images have it there. Empty where the images are not of one size.
@@ -78,25 +64,25 @@ def difference_maps(pairs: Sequence[Pair], predictions: Path, backends: Sequence
     labels = {name: [_predicted(pair, predictions, name, spec) for pair in pairs] for name in backends}
     reference, *others = backends
     wrong = [_differs(a, b) for a, b in zip(truth, labels[reference], strict=True)]
-    cells = [_map(f"{title_of(reference)} against the truth", ground, wrong)]
+    pictures = [_map(f"{title_of(reference)} against the truth", ground, wrong)]
     for name in others:
         differing = [_differs(a, b) for a, b in zip(labels[reference], labels[name], strict=True)]
-        cells.append(_map(f"{title_of(name)} against {title_of(reference)}", ground, differing))
-    return cells
+        pictures.append(_map(f"{title_of(name)} against {title_of(reference)}", ground, differing))
+    return pictures
 
 
-def _row(pair: Pair, predictions: Path, backends: Sequence[str], spec: ModelSpec, window: Window) -> Row:
+def _row(pair: Pair, predictions: Path, backends: Sequence[str], spec: ModelSpec, window: Window) -> PictureRow:
     image, truth = to_uint8(read_image(pair.image))[window], _truth(pair, spec)[window]
     labels = {name: _predicted(pair, predictions, name, spec)[window] for name in backends}
-    cells = [Cell("image", _uri(Image.fromarray(image))), Cell("truth", _labels_uri(truth, spec))]
-    cells += [Cell(title_of(name), _labels_uri(one, spec)) for name, one in labels.items()]
+    pictures = [Picture("image", _uri(Image.fromarray(image))), Picture("truth", _labels_uri(truth, spec))]
+    pictures += [Picture(title_of(name), _labels_uri(one, spec)) for name, one in labels.items()]
     wrong = _differs(truth, labels[backends[0]])
     marked = (image * DIM).astype(np.uint8)
     marked[wrong] = WRONG
-    last = Cell(
+    last = Picture(
         f"{title_of(backends[0])} errs", _uri(Image.fromarray(marked)), f"{wrong.mean():.1%} of the pixels shown"
     )
-    return Row(pair.name, [*cells, last])
+    return PictureRow(pair.name, [*pictures, last])
 
 
 def _window(truths: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Window:
@@ -109,13 +95,13 @@ def _window(truths: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Window:
     return tuple(slice(max(0, int(place.min()) - MARGIN), int(place.max()) + 1 + MARGIN) for place in (rows, columns))
 
 
-def _map(title: str, ground: NDArray[np.uint8], differing: list[NDArray[np.bool_]]) -> Cell:
+def _map(title: str, ground: NDArray[np.uint8], differing: list[NDArray[np.bool_]]) -> Picture:
     counts = np.sum(differing, axis=0)
     strength = (counts / max(1, counts.max()))[..., None] ** 0.7
     mixed = ground * DIM * (1 - strength) + np.asarray(WRONG) * strength
     pixels = sum(one.size for one in differing)
     note = f"{int(counts.sum()):,} of {pixels:,} pixels differ"
-    return Cell(title, _uri(Image.fromarray(mixed.astype(np.uint8))), note)
+    return Picture(title, _uri(Image.fromarray(mixed.astype(np.uint8))), note)
 
 
 def _differs(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:

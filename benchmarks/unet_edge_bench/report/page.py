@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 
 from .layers import bottleneck_of, layer_bars
 from .method import facts, noise_text, protocol_text
@@ -36,9 +36,7 @@ def write_html(results: Mapping[str, Any], path: Path | str) -> Path:
         MissingExtraError: jinja2 is not installed.
         InputError: the file cannot be written.
     """
-    page = render(results)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, render(results))
     return Path(path)
 
 

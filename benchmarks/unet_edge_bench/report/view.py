@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unet_edge_bench.machine import machine_text
+
 from .words import plural
 
 __all__ = ["SAME", "STAGES", "Group", "Row", "View", "size_text"]
@@ -163,10 +165,7 @@ class View:
     def machine(self) -> str:
         """One line."""
         facts = self.results["machine"]
-        parts = [facts.get("processor") or facts.get("machine"), _cores(facts.get("cores"))]
-        if facts.get("memory_bytes"):
-            parts.append(f"{facts['memory_bytes'] / 2**30:.0f} GiB")
-        return ", ".join(str(part) for part in [*parts, facts.get("system")] if part)
+        return ", ".join(filter(None, [machine_text(facts), facts.get("system")]))
 
 
 def size_text(size: Sequence[int] | None) -> str:
@@ -195,7 +194,3 @@ def _title(kind: tuple[Any, ...], kinds: Sequence[tuple[Any, ...]]) -> str:
     if any((other[3] or 1) > 1 for other in kinds):
         parts.append(plural(streams or 1, "stream"))
     return ", ".join(parts)
-
-
-def _cores(count: int | None) -> str:
-    return plural(count, "core") if count else ""

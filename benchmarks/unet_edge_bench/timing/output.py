@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_edge_runtime.errors import InputError
-from unet_edge_runtime.files import atomic_path, write_json
+from unet_edge_runtime.files import write_json, write_text
 
 from .schema import read_results, schema_of
 
@@ -59,8 +59,7 @@ def write_output(results: Mapping[str, Any], folder: Path) -> Path:
     check_output(folder)
     _keep(folder / "results.json")
     write_json(folder / "results.json", results)
-    with atomic_path(folder / "results.md") as temporary:
-        temporary.write_text(markdown(dict(results)), encoding="utf-8")
+    write_text(folder / "results.md", markdown(dict(results)))
     page = folder / "index.html"
     write_html(dict(results), page)
     return page

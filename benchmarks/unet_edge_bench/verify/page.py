@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unet_edge.html import page_template
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 
 from .pictures import FLIP_COLORS, heat_colors, worst_rows
 from .report import PairReport, Verification
@@ -25,9 +25,7 @@ def write_page(result: Verification, path: Path) -> None:
         MissingExtraError: jinja2 is not installed.
         InputError: the page cannot be written there.
     """
-    page = render(result)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, render(result))
 
 
 def render(result: Verification) -> str:

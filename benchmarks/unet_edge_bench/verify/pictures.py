@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from unet_edge.html import picture_uri
+from unet_edge.html import Picture, PictureRow, picture_uri
 from unet_edge_runtime.image import to_uint8
 from unet_edge_runtime.mask import overlay
 
@@ -21,7 +20,7 @@ from .sides import Output, Sample, Side
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FLIP_COLORS", "Picture", "PictureRow", "heat_colors", "worst_rows"]
+__all__ = ["FLIP_COLORS", "heat_colors", "worst_rows"]
 
 SHOWN = 4  # images of a pair
 SIDE = 560  # pixels of the longer side, at most
@@ -45,23 +44,6 @@ _TO_RGB = np.array(
         [-0.0041960863, -0.7034186147, 1.7076147010],
     ]
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture as a data URI, with what stands above and below it."""
-
-    title: str
-    uri: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class PictureRow:
-    """The pictures of one image."""
-
-    name: str
-    pictures: list[Picture]
 
 
 def worst_rows(report: PairReport) -> tuple[list[PictureRow], float]:

@@ -97,6 +97,18 @@ def test_every_byte_is_copied_whatever_the_threads(monkeypatch):
     assert len(copied) == 3
 
 
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"processor": "A CPU", "machine": "x86_64", "cores": 2, "memory_bytes": 24 << 30}, "A CPU, 2 cores, 24 GiB"),
+        ({"processor": "", "machine": "arm64", "cores": 1, "memory_bytes": None}, "arm64, 1 core"),
+        ({}, ""),
+    ],
+)
+def test_a_machine_in_words_leaves_out_what_is_unknown(facts, text):
+    assert machine.machine_text(facts) == text
+
+
 def test_hyper_threads_are_one_core(monkeypatch):
     siblings = {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(siblings), raising=False)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from unet_edge.data.cache import FactsCache
+from unet_edge.data.looking import Progress, look_at_all
 from unet_edge.data.pairing import Pair
-from unet_edge.data.resources import usable_cores
-from unet_edge.data.scan import Progress, Scan
+from unet_edge.data.scan import Scan
 from unet_edge.data.split import Split
 from unet_edge_runtime.spec import MaskValue
 
@@ -93,7 +90,7 @@ def diagnose(
         progress: draws a bar, such as `cli.common.track`.
         cache: remember what was found in a file until it changes.
     """
-    looks = _examine_all(pairs, progress, cache)
+    looks = look_at_all(examine, pairs, "Examining", progress, cache)
     classes = class_facts(scan, looks, scale)
     background: MaskValue | None = scan.classes[0] if has_background and scan.classes else None
     odd = find_oddities(looks, scan, background)
@@ -107,16 +104,3 @@ def diagnose(
         *find_imbalance(classes, scan, split),
     ]
     return Diagnosis(looks, scan, problems, classes, suspicions, scale, split, split_is, background)
-
-
-def _examine_all(pairs: Sequence[Pair], progress: Progress | None, cache: bool) -> list[Look]:
-    facts = FactsCache(cache)
-    looks: list[Look] = []
-    pool = ThreadPoolExecutor(max_workers=usable_cores())  # Pillow and numpy work outside the interpreter's lock
-    try:
-        stream: Iterable[Look] = pool.map(partial(examine, facts), pairs)
-        looks.extend(progress(stream, "Examining", len(pairs)) if progress else stream)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        facts.save()
-    return looks

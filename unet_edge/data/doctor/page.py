@@ -8,7 +8,7 @@ from typing import Any
 from unet_edge.data.pairing import Pair
 from unet_edge.data.scan import format_value
 from unet_edge.html import page_template, picture_uri
-from unet_edge_runtime.files import atomic_path
+from unet_edge_runtime.files import write_text
 
 from .diagnose import Diagnosis
 from .pictures import class_colors, draw_pair, sheet_pairs
@@ -29,9 +29,7 @@ def write_page(diagnosis: Diagnosis, path: Path) -> None:
         MissingExtraError: jinja2 is not installed.
         InputError: the page cannot be written there.
     """
-    page = render(diagnosis)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, render(diagnosis))
 
 
 def render(diagnosis: Diagnosis) -> str:

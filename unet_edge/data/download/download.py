@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from unet_edge.data.scan import Progress
+from unet_edge.data.looking import Progress
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import sha256_of, size_of, write_json
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from unet_edge.data.scan import Progress
+from unet_edge.data.looking import Progress
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import write_json
 
