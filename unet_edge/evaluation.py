@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,8 @@ from unet_edge_runtime.scores import ConfusionMatrix
 from unet_edge_runtime.segmenter import padded_size
 from unet_edge_runtime.transform import pad_image, postprocess, preprocess
 
+from .data.resources import local_processes, usable_cores
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FLIPS", "default_batch", "evaluate", "segment_pairs"]
 
 GPU_BATCH = 8  # images
+READERS = 4  # threads that decode files, where this process has as many cores
 WAITING = 4  # batches' worth of images that may wait for others of their size
 
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -142,7 +144,7 @@ def _batches(items: Iterable[Prepared], batch: int) -> Iterator[list[Prepared]]:
 
 
 def _read_ahead(pairs: Iterable[Pair], spec: ModelSpec) -> Iterator[Prepared]:
-    workers = min(4, os.cpu_count() or 1)
+    workers = max(1, min(READERS, usable_cores() // local_processes()))
     waiting: deque[Future[Prepared]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

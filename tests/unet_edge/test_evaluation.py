@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import functools
+import operator
 
 import numpy as np
 import pytest
@@ -150,6 +152,21 @@ def test_an_image_of_background_alone_has_no_score_and_counts_in_no_mean(make_sp
     assert scores.summary()["mean_over_images"] == {"dice": 2 / 3, "iou": 0.5, "scored": 1}
     assert scores.worst(5) == [(pairs[1].name, 2 / 3)]
     assert ImageScores(make_spec()).summary()["mean_over_images"] == {"dice": None, "iou": None, "scored": 0}
+
+
+def test_means_over_images_are_the_same_bits_in_any_order(make_spec, pairs):
+    rng = np.random.default_rng(4)
+    shares = [(pair, ConfusionMatrix(2).add(*rng.integers(0, 2, (2, 5, 7), np.uint8))) for pair in pairs]
+    summaries = []
+    for order in (shares, shares[1::2] + shares[::2], shares[::-1]):
+        scores = ImageScores(make_spec(), include_background=True)
+        for pair, matrix in order:
+            scores.add(pair, matrix)
+        summaries.append(scores.summary())
+    assert summaries[0] == summaries[1] == summaries[2]
+    each = [m.mean(m.dice) for _, m in shares]
+    # A plain sum would not do; that of Python 3.12 and later compensates most of it.
+    assert functools.reduce(operator.add, each) != functools.reduce(operator.add, each[::-1])
 
 
 def test_the_worst_images_come_lowest_first(scores):

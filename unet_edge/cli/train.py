@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import click
 
 from unet_edge.training.config import TrainConfig, parse_save_every
 from unet_edge.training.distributed import current
-from unet_edge.training.launch import TrainCommand, launch
+from unet_edge.training.launch import LaunchableCommand, is_launched, launch
 
 from .common import echo_json, say, track
 from .progress import ConsoleReporter
@@ -25,7 +26,10 @@ WITH_RESUME = {
 }  # fmt: skip
 
 
-class _Command(TrainCommand, SectionedHelp):
+AFTER_A_LOSS = "continue with --resume and the run's folder; --max-restarts does so by itself"
+
+
+class _Command(LaunchableCommand, SectionedHelp):
     """Keeps its arguments for other processes, and shows its options in sections."""
 
 
@@ -41,10 +45,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     last.pth, the configuration, the split, metrics.jsonl, curves.png, overlays and TensorBoard files. Ctrl-C saves
     and says how to continue; --resume continues after a kill, too.
     """
+    # Before torch is loaded. Threads that spin while they wait take the cores from each other as soon as anything else
+    # runs: training is then several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     changes, resume_from = _changes(options), options["resume_from"]
     _check_folders(options)
-    if options["nproc"] > 1 or options["max_restarts"]:
-        launch(ctx.obj, options["nproc"], options["max_restarts"])
+    if (options["nproc"] > 1 or options["max_restarts"]) and not is_launched():
+        launch(["train", *ctx.obj], options["nproc"], options["max_restarts"], AFTER_A_LOSS)
         return
     if resume_from is not None:
         _tell(_resume(resume_from, options, changes), resume_from, options["as_json"])

@@ -1,4 +1,4 @@
-"""One training run in several processes, on one machine or on several."""
+"""One command in several processes, on one machine or on several."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from unet_edge_runtime.errors import BackendError, InputError, TrainingError, UnetEdgeError
 
@@ -29,12 +29,12 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 class PeerLostError(TrainingError):
-    """Another process of the run ended or cannot be reached; its own error is the one to look for."""
+    """Another process ended or cannot be reached; its own error is the one to look for."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run; one process alone needs nothing of what is here, and no torch.distributed.
+    """The processes of a command; one process alone needs nothing of what is here, and no torch.distributed.
 
     Used as `with current().join(device) as world:`, which always leaves the group at the end. The process of rank 0 is
     the writer: it alone writes files, prints and tracks.
@@ -68,14 +68,14 @@ class World:
         """The device of this process: on CUDA one GPU each.
 
         Raises:
-            BackendError: more processes than GPUs, or a device that several processes cannot train on.
+            BackendError: more processes than GPUs, or a device that several processes cannot share.
         """
         if self.size == 1 or device.type == "cpu":
             return device
         import torch
 
         if device.type != "cuda":
-            raise BackendError(f"several processes train on CUDA or on the CPU, not on {device.type}: --device cpu")
+            raise BackendError(f"several processes work on CUDA or on the CPU, not on {device.type}: --device cpu")
         if self.local_rank >= torch.cuda.device_count():
             raise BackendError(
                 f"process {self.local_rank + 1} of this machine has no GPU: there are {torch.cuda.device_count()}; "
@@ -83,11 +83,11 @@ class World:
             )
         return torch.device("cuda", self.local_rank)
 
-    def join(self, device: torch.device, meeting: timedelta = MEETING) -> World:
+    def join(self, device: torch.device | None = None, meeting: timedelta = MEETING) -> World:
         """Meet the other processes, by nccl on CUDA and by gloo elsewhere.
 
         Args:
-            device: as `device` gives it.
+            device: as `device` gives it; None where no tensors of a network travel, only results.
             meeting: how long to wait for the others.
 
         Raises:
@@ -99,13 +99,14 @@ class World:
         from torch import distributed
         from torch.distributed import distributed_c10d
 
-        if device.type == "cuda":
+        backend = "gloo"
+        if device is not None and device.type == "cuda":
+            backend = "nccl"
             torch.cuda.set_device(device)
         try:
             store = _store(self.rank, self.size, meeting)
             # It outlives a restart and a run, and would give the addresses of connections that are gone.
             store = distributed_c10d.PrefixStore(f"{self.restarts}/{next(_meetings)}", store)
-            backend = "nccl" if device.type == "cuda" else "gloo"
             distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
         except (RuntimeError, ValueError) as error:
             address = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
@@ -134,7 +135,7 @@ class World:
             elif self.size > 1 and _is_lost_peer(error):
                 raise PeerLostError(
                     f"process {self.rank} of 0..{self.size - 1} lost the others ({_first_line(error)}): one of them "
-                    "ended, and its own message says why. Continue the run from its last checkpoint with --resume"
+                    "ended, and its own message says why. A training continues from its last checkpoint with --resume"
                 ) from None
         finally:
             # After an error nccl's shutdown would wait for processes that wait for this one.
@@ -194,17 +195,28 @@ class World:
             return make()
         from torch import distributed
 
-        made: list[Any] = [None]
+        made: list[Any] = [None, None, None]
         if self.is_writer:
             try:
-                made = [make()]
+                made[0] = make()
             except UnetEdgeError as error:
-                made = [error]
+                made = [None, type(error), str(error)]
         distributed.broadcast_object_list(made, src=0)
-        if isinstance(made[0], UnetEdgeError):
-            raise made[0]
-        result: T = made[0]
-        return result
+        result, kind, message = made
+        if kind:
+            # An error is made of other things than its message, so pickle would make another one.
+            raise kind.__new__(kind, message)
+        return cast("T", result)
+
+    def gather(self, value: T) -> list[T]:
+        """What every process brings, by rank, in the writer; an empty list elsewhere."""
+        if self.size == 1:
+            return [value]
+        from torch import distributed
+
+        brought: list[Any] | None = [None] * self.size if self.is_writer else None
+        distributed.gather_object(value, brought, dst=0)
+        return brought or []
 
     def barrier(self) -> None:
         """Wait for all processes."""
@@ -243,7 +255,7 @@ class World:
 
 
 def current() -> World:
-    """The world that torchrun (or `unet-edge train --nproc`) says this process is in; otherwise a world of one.
+    """The world that torchrun (or `--nproc`) says this process is in; otherwise a world of one.
 
     Raises:
         InputError: torchrun's variables are incomplete or contradict each other.

@@ -1,4 +1,4 @@
-"""`unet-edge train --nproc N`: torch's elastic launcher, started and heard from here.
+"""A command with `--nproc N`: torch's elastic launcher, started and heard from here.
 
 The launcher starts this module once a process. What goes wrong in a process is written into a folder instead of on
 the screen, since the end of one process makes all others fail too; the launcher tells the first cause, once.
@@ -23,13 +23,15 @@ from typing import Any, NoReturn
 
 import click
 
+from unet_edge.data.resources import usable_cores
 from unet_edge_runtime.files import write_json
 
 from .distributed import PeerLostError
 
-__all__ = ["TrainCommand", "launch", "work"]
+__all__ = ["LaunchableCommand", "is_launched", "launch", "work"]
 
 FAILURES = "UNET_EDGE_FAILURES"  # the folder that processes write their failures into
+FEWER = "start again, with fewer processes if memory is short"
 STOP_SECONDS = 3600  # for a validation and a checkpoint after Ctrl-C; a second Ctrl-C does not wait
 KINDS = ("ours", "crash", "lost")  # an error with a message of ours, any other one, and one that another one caused
 
@@ -55,7 +57,7 @@ class Failure:
     time: float
 
 
-class TrainCommand(click.Command):
+class LaunchableCommand(click.Command):
     """A command that keeps its arguments in `context.obj`, as `launch` gives them to every process."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -64,15 +66,21 @@ class TrainCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-def launch(arguments: Sequence[str], processes: int, restarts: int = 0) -> None:
-    """Run `unet-edge train` in several processes of this machine and wait for their end.
+def is_launched() -> bool:
+    """Whether this is one of the processes that `launch` has started, which launch nothing themselves."""
+    return FAILURES in os.environ
 
-    Ctrl-C reaches the processes, which save and stop. They end too when this process is killed.
+
+def launch(arguments: Sequence[str], processes: int, restarts: int = 0, cure: str = FEWER) -> None:
+    """Run `unet-edge` with these arguments in several processes of this machine and wait for their end.
+
+    Ctrl-C reaches the processes, which stop, a training after it has saved. They end too when this process is killed.
 
     Args:
-        arguments: of `train`, `--nproc` and `--max-restarts` among them or not.
+        arguments: the command's name and what was given to it.
         processes: how many.
         restarts: how often all are started again after one was lost.
+        cure: what to do after one was lost for good.
 
     Raises:
         click.ClickException: the first cause of the end, with its exit code.
@@ -83,12 +91,10 @@ def launch(arguments: Sequence[str], processes: int, restarts: int = 0) -> None:
 
     with tempfile.TemporaryDirectory(prefix="unet-edge-") as folder:
         os.environ.update(_environment(processes, folder, os.environ))
-        # A process launches nothing itself: of an option that is given twice the last one counts.
-        command = ("-m", __name__, "train", *arguments, "--nproc", "1", "--max-restarts", "0")
         logging.disable(logging.CRITICAL)  # the agent's own account of every failure
         killed: Mapping[int, Any] = {}
         try:
-            elastic_launch(_launch_config(processes, restarts, folder), sys.executable)(*command)
+            elastic_launch(_launch_config(processes, restarts, folder), sys.executable)("-m", __name__, *arguments)
             return
         except ChildFailedError as error:
             killed = {rank: failure for rank, failure in error.failures.items() if failure.exitcode < 0}
@@ -96,7 +102,8 @@ def launch(arguments: Sequence[str], processes: int, restarts: int = 0) -> None:
             pass  # the processes have stopped, and have said how to go on
         finally:
             logging.disable(logging.NOTSET)
-        raise _cause(_failures(Path(folder)), killed, processes)
+            del os.environ[FAILURES]
+        raise _cause(_failures(Path(folder)), killed, processes, cure)
 
 
 def work(arguments: Sequence[str]) -> NoReturn:
@@ -129,9 +136,8 @@ def work(arguments: Sequence[str]) -> NoReturn:
 
 def _environment(processes: int, folder: str, environment: Mapping[str, str]) -> dict[str, str]:
     """What the processes are told; what the user has set stays."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = {
-        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        "OMP_NUM_THREADS": str(max(1, usable_cores() // processes)),
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",  # no other machine can listen in
         "TORCH_CPP_LOG_LEVEL": "ERROR",  # sockets that close when a process ends
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS),
@@ -159,18 +165,14 @@ def _launch_config(processes: int, restarts: int, folder: str) -> Any:
     return LaunchConfig(**{name: value for name, value in values.items() if name in known})
 
 
-def _cause(failures: Sequence[Failure], killed: Mapping[int, Any], processes: int) -> click.ClickException:
+def _cause(failures: Sequence[Failure], killed: Mapping[int, Any], processes: int, cure: str) -> click.ClickException:
     """The first failure that no other one caused, as an error for the user."""
     first = min(failures, key=lambda failure: (failure.kind == "lost", failure.time), default=None)
     if killed and (first is None or first.kind == "lost"):
         rank, code = min((rank, failure.exitcode) for rank, failure in killed.items())
         name = signal.Signals(-code).name
         reason = " (often by the system, when memory is used up)" if name == "SIGKILL" else ""
-        message = (
-            f"process {rank} of 0..{processes - 1} was ended by {name}{reason}: "
-            "continue with --resume and the run's folder; --max-restarts does so by itself"
-        )
-        return _error(message, 128 - code)
+        return _error(f"process {rank} of 0..{processes - 1} was ended by {name}{reason}: {cure}", 128 - code)
     if first is None:
         return _error("interrupted", 1)
     if first.kind == "crash":
@@ -200,7 +202,7 @@ def _failures(folder: Path) -> list[Failure]:
 
 
 def _follow(parent: int) -> None:
-    """Ask this process to stop when the launcher is gone; otherwise it would train on, unseen."""
+    """Ask this process to stop when the launcher is gone; otherwise it would work on, unseen."""
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)

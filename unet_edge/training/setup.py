@@ -14,6 +14,8 @@ import torch
 import unet_edge_runtime
 from unet_edge.checkpoint import Checkpoint, class_infos
 from unet_edge.data.checks import prepare
+from unet_edge.data.doctor.exchanged import are_exchanged
+from unet_edge.data.pairing import Pair
 from unet_edge.data.scan import Scan, check_values, format_value
 from unet_edge.data.split import Split, split_pairs
 from unet_edge.losses import balanced_weights
@@ -112,7 +114,7 @@ def gather(data: DataConfig, seed: int, progress: Progress | None) -> tuple[Spli
         raise InputError("--val-masks needs --val-images, the folder of their images")
     if data.val_images is not None and data.val_list is not None:
         raise InputError("--val-images and --val-list both say what validates: give one of them")
-    pairs, scan = prepare(data.images, data.masks, data.mask_suffix, data.ignore, data.max_classes, progress)
+    pairs, scan = _prepare(data, data.images, data.masks, "--images and --masks", progress)
     divide = partial(split_pairs, pairs, seed=seed, group_by=data.group_by, fraction=data.fraction)
     if data.val_images is None:
         split = divide(percent=data.validation, val_list=data.val_list, folds=data.folds, fold=data.fold)
@@ -121,14 +123,25 @@ def gather(data: DataConfig, seed: int, progress: Progress | None) -> tuple[Spli
         raise InputError("--val-images needs --val-masks, the folder of their masks")
     if data.folds or data.fold:
         raise InputError("--folds divides --images: leave --val-images out")
-    val_pairs, val_scan = prepare(
-        data.val_images, data.val_masks, data.mask_suffix, data.ignore, data.max_classes, progress
-    )
+    options = "--val-images and --val-masks"
+    val_pairs, val_scan = _prepare(data, data.val_images, data.val_masks, options, progress)
     by_file = {str(pair.mask): val_scan.values_by_mask[pair.name] for pair in val_pairs}
     unseen = check_values(by_file, scan.classes, data.ignore)
     if unseen:
         raise DatasetError(unseen)
     return Split(divide(percent=0).train, val_pairs), scan
+
+
+def _prepare(
+    data: DataConfig, images: Path, masks: Path, options: str, progress: Progress | None
+) -> tuple[list[Pair], Scan]:
+    try:
+        return prepare(images, masks, data.mask_suffix, data.ignore, data.max_classes, progress)
+    except DatasetError as error:
+        if not are_exchanged(images, masks, data.mask_suffix):
+            raise
+        text = f"{masks} holds photos and {images} masks: exchange {options}"
+        raise DatasetError([text, *error.problems]) from None
 
 
 def oddities(split: Split, scan: Scan) -> list[str]:

@@ -1,6 +1,9 @@
 """What is typed after `unet-edge train` reaches the training, or is refused."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -153,3 +156,13 @@ def test_help_has_sections_and_explains_every_option():
     for parameter in command.params:
         assert parameter.help, parameter.name
         assert parameter.opts[0] in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP libraries tell their settings in other words")
+@pytest.mark.parametrize(("given", "used"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_waiting_threads_leave_the_cores_to_others(given, used, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "TRUE", **given}
+    command = [sys.executable, "-m", "unet_edge", "train", "--images", ".", "--masks", ".", "--out", "run"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert f"OMP_WAIT_POLICY = '{used}'" in done.stderr

@@ -20,7 +20,7 @@ from unet_edge.training import trainer
 from unet_edge.training.config import TrainConfig
 from unet_edge.training.distributed import World, current
 from unet_edge.training.start import DataConfig, NetworkConfig, train
-from unet_edge_runtime.errors import InputError
+from unet_edge_runtime.errors import DatasetError
 
 CPU = torch.device("cpu")
 BATCHES = (2, 1)  # images of rank 0 and rank 1: uneven, as at the end of an epoch
@@ -100,14 +100,15 @@ def collectives(world: World):
     module.running_mean.fill_(world.rank + 1)
     world.share(module)
     try:
-        world.from_writer(lambda: (_ for _ in ()).throw(InputError(f"from {world.rank}")))
+        world.from_writer(lambda: (_ for _ in ()).throw(DatasetError([f"from {world.rank}"])))
         message = "no error"
-    except InputError as error:
+    except DatasetError as error:
         message = str(error)
     return {
         "sum": world.all_sum(big),
         "argument": big,
         "any": np.array([world.any(world.rank == world.size - 1), world.any(False)]),
+        "gathered": np.array(str(world.gather(f"by {world.rank}"))),
         "made": np.array(str(world.from_writer(lambda: {"made by": world.rank, "path": Path("x")}))),
         "message": np.array(message),
         "shared": module.running_mean.numpy(),

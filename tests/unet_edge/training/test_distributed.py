@@ -109,8 +109,12 @@ def test_what_one_process_wants_all_know(two):
 def test_what_the_writer_makes_and_raises_arrives_everywhere(two):
     for found in two["collectives"]:
         assert str(found["made"]) == str({"made by": 0, "path": Path("x")})
-        assert str(found["message"]) == "from 0"
+        assert str(found["message"]) == "the data set has 1 problem:\n  - from 0"
         assert found["shared"].tolist() == [1, 1]
+
+
+def test_what_all_bring_is_the_writers(two):
+    assert [str(found["gathered"]) for found in two["collectives"]] == ["['by 0', 'by 1']", "[]"]
 
 
 def test_sharded_evaluation_is_that_of_one_process(real_data, small_checkpoint, tmp_path):
@@ -177,6 +181,7 @@ def test_without_torchrun_the_world_is_one(monkeypatch):
     with world.join(torch.device("cpu")):
         assert world.any(True)
         assert world.from_writer(lambda: 3) == 3
+        assert world.gather(5) == [5]
         assert world.all_sum(np.array([4]))[0] == 4
         assert not torch.distributed.is_initialized()
 

@@ -14,6 +14,7 @@ import torch
 
 from tests.drawn import write_pairs
 from unet_edge.checkpoint import read_checkpoint
+from unet_edge.data.resources import usable_cores
 from unet_edge.training.launch import FAILURES, _environment
 
 RUN = [
@@ -92,7 +93,7 @@ def assert_same_weights(one: Path, other: Path):
 
 
 def test_cores_are_shared_and_what_the_user_set_stays():
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     assert _environment(2, "f", {})["OMP_NUM_THREADS"] == str(max(1, cores // 2))
     assert _environment(999, "f", {})["OMP_NUM_THREADS"] == "1"
     own = _environment(2, "f", {"OMP_NUM_THREADS": "7", "GLOO_SOCKET_IFNAME": "eth0"})
@@ -131,6 +132,7 @@ def test_a_killed_process_without_restarts_ends_the_run_with_one_line(data, tmp_
     assert code == 128 + signal.SIGKILL
     (line,) = [line for line in error.splitlines() if line.startswith("Error")]
     assert line.startswith("Error: process 1 of 0..1 was ended by SIGKILL")
+    assert "--resume" in line
     assert error.endswith(line + "\n")
     assert "Traceback" not in error
 

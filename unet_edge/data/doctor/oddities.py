@@ -9,6 +9,7 @@ from unet_edge.data.scan import Scan, format_value
 from unet_edge_runtime.mask import pack
 from unet_edge_runtime.spec import MaskValue
 
+from .exchanged import find_exchanged
 from .look import ImageLook, Look
 from .suspicion import Suspicion, name_some
 
@@ -18,28 +19,15 @@ FLAT = 4.0  # of 255 between nearly the darkest and nearly the brightest pixel
 DARK = 16.0  # of 255, what the brightest of a usable image reach
 BRIGHT = 250.0  # of 255, what the darkest of a usable image stay under
 USUAL = 0.2  # share of all images from which a property is the data set's own
-MOST = 0.8
 
 
 def find_oddities(looks: Sequence[Look], scan: Scan, background: MaskValue | None) -> list[Suspicion]:
     """Everything about single files, and about both folders."""
-    exchanged = _exchanged(looks)
-    return exchanged or [*_brightness(looks, scan), *_grey(looks, scan), *_single_valued(looks, scan, background)]
-
-
-def _exchanged(looks: Sequence[Look]) -> list[Suspicion]:
-    """Photos in the masks' folder and masks in the images'."""
-    known = [look for look in looks if look.image and look.mask]
-    photos = [look for look in known if look.mask and not look.mask.objects]
-    plain = [look for look in known if look.image and not look.image.many_values]
-    if not known or len(photos) < MOST * len(known):
-        return []
-    folders = known[0].pair.image.parent, known[0].pair.mask.parent
-    if len(plain) >= MOST * len(known):
-        text = f"{folders[1]} holds photos and {folders[0]} masks: exchange --images and --masks"
-    else:
-        text = f"{folders[1]} holds photos, not masks: give the folder of the masks"
-    return [Suspicion("exchanged", text)]
+    return find_exchanged(looks) or [
+        *_brightness(looks, scan),
+        *_grey(looks, scan),
+        *_single_valued(looks, scan, background),
+    ]
 
 
 def _brightness(looks: Sequence[Look], scan: Scan) -> list[Suspicion]:
