@@ -126,8 +126,8 @@ SETS = {
         "ISBI 2012, slices 20 to 23 held out",
         "0.0611 (Ronneberger et al. 2015, on the challenge's own test slices)",
         "challenge_error",
-        ("--images {data}/isbi2012/images --masks {data}/isbi2012/masks --val-list {made}/val.txt --scale 1 "
-         "--base-channels 32 --bilinear --amp --recipe microscopy --loss ce --ema 0.99 --batch-size 2 --epochs 150",),
+        (f"--images {{data}}/isbi2012/images --masks {{data}}/isbi2012/masks --val-list {{made}}/val.txt --scale 1 "
+         f"{SMALL} --recipe microscopy --loss ce+dice --ema 0.99 --batch-size 2 --epochs 100",),
         "both",
         last_slices,
     ),
@@ -137,7 +137,8 @@ SETS = {
         "iou",
         (f"--images {{data}}/camvid/train/images --masks {{data}}/camvid/train/masks "
          f"--val-images {{data}}/camvid/val/images --val-masks {{data}}/camvid/val/masks --ignore 11 "
-         f"--no-background --scale 0.5 {SMALL} --recipe thorough --epochs 60",),
+         f"--no-background --scale 1 {SMALL} --recipe thorough --loss ce+lovasz --crop 256x320 --batch-size 8 "
+         "--learning-rate 2e-3 --epochs 80",),
     ),
 }  # fmt: skip
 

@@ -145,6 +145,8 @@ class RunFolder:
         rate.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="0.7", linestyle="--")
         rate.set(ylabel="learning rate (dashed)", ylim=(0, None))
         names = [c["name"] for c in validation[0]["classes"]] if validation else []
+        palette = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
+        right.set_prop_cycle(color=palette(range(palette.N)))
         for label, name in enumerate(names[:20]):
             scores = [(r["epoch"], r["classes"][label]["dice"]) for r in validation]
             present = [(epoch, dice) for epoch, dice in scores if dice is not None]
@@ -153,7 +155,7 @@ class RunFolder:
         right.set(xlabel="epoch", ylabel="validation Dice", ylim=(None, 1))
         right.grid(alpha=0.3)
         if validation:
-            right.legend(fontsize="small", loc="lower right")
+            right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves
         with atomic_path(self.curves) as temporary:
             figure.savefig(temporary, dpi=120)
         pyplot.close(figure)
