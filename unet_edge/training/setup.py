@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,6 +14,7 @@ import unet_edge_runtime
 from unet_edge.checkpoint import Checkpoint, class_infos
 from unet_edge.data.checks import prepare
 from unet_edge.data.doctor.exchanged import are_exchanged
+from unet_edge.data.looking import Progress
 from unet_edge.data.pairing import Pair
 from unet_edge.data.scan import Scan, check_values, format_value
 from unet_edge.data.split import Split, split_pairs
@@ -39,8 +39,6 @@ __all__ = [
     "versions",
     "with_class_weights",
 ]
-
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unet_edge.checkpoint import read_checkpoint
+from unet_edge.data.looking import Progress
 from unet_edge.data.split import Split
 from unet_edge.device import pick_device
 from unet_edge_runtime.errors import DatasetError, InputError
@@ -22,7 +23,6 @@ from .run_folder import RunFolder
 from .setup import (
     DataConfig,
     NetworkConfig,
-    Progress,
     check_bottleneck,
     gather,
     make_model,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from unet_edge.checkpoint import read_checkpoint
+from unet_edge.data.looking import Progress
 from unet_edge.data.pairing import pair_files
 from unet_edge.data.sample import SAMPLE_CLASSES, make_brain_sample
 from unet_edge.data.split import Split, split_pairs
@@ -32,8 +33,6 @@ from .page import write_page
 __all__ = ["BRAIN", "Plan", "run_demo"]
 
 QUICK_LOOK = Protocol(launches=3, rounds=4, seconds_per_turn=0.1, min_samples=3, settle_seconds=0.05, warmup_seconds=1)
-
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
