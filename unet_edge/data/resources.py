@@ -35,8 +35,10 @@ def free_memory(cgroups: Path = CGROUPS, proc: Path = PROC) -> int:
         limit = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
         used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
         if limit and used and limit[0].isdecimal() and used[0].isdecimal():
-            # Files that were read count as used, and are given up as soon as memory is short.
-            droppable = _entry(group / "memory.stat", "inactive_file")
+            # Files that were read count as used, and are given up as soon as memory is short. Version 1 counts those of
+            # the groups within only in what is called total.
+            stat = group / "memory.stat"
+            droppable = _entry(stat, "total_inactive_file") or _entry(stat, "inactive_file")
             free = min(free, max(0, int(limit[0]) - int(used[0]) + droppable))
     return free
 

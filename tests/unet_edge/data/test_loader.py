@@ -262,6 +262,15 @@ def test_cores_honour_affinity_and_the_limits_of_containers(system, line, files,
         ("9:memory:/x", {"memory/memory.limit_in_bytes": "204800", "memory/memory.usage_in_bytes": "0"}, 200),
         (
             "9:memory:/x",
+            {
+                "memory/memory.limit_in_bytes": "409600",
+                "memory/memory.usage_in_bytes": "409600",
+                "memory/memory.stat": "inactive_file 0\ntotal_inactive_file 102400",
+            },
+            100,
+        ),
+        (
+            "9:memory:/x",
             {"memory/memory.limit_in_bytes": "9223372036854771712", "memory/memory.usage_in_bytes": "0"},
             1000,
         ),
