@@ -92,7 +92,7 @@ def last_slices(data: Path, target: Path) -> None:
 SMALL = "--base-channels 16 --bilinear --amp"
 CARS = (
     "--images {data}/carvana/images --masks {data}/carvana/masks --val-list {data}/carvana/val_cars.txt "
-    f"--group-by '^[^_]+' {SMALL}"
+    f"--group-by '^[^_]+' {SMALL} --norm-images 0"
 )
 SETS = {
     "cars": Set(
@@ -109,7 +109,7 @@ SETS = {
         "IoU 0.842 (UNet++), 0.839 (U-Net), on another random fifth",
         "iou",
         (f"--images {{made}}/images --masks {{made}}/masks --val-list {{made}}/val.txt --scale 2 {SMALL} "
-         "--recipe microscopy --augment light --epochs 40",),
+         "--recipe microscopy --norm-images 0 --augment light --epochs 40",),
         "both",
         small_nuclei,
     ),
@@ -118,7 +118,7 @@ SETS = {
         "none known at these sizes",
         "iou",
         (f"--images {{data}}/dsb2018/images --masks {{data}}/dsb2018/masks --val-list {{made}}/val.txt --scale 1 "
-         f"{SMALL} --recipe microscopy --crop 256x256 --epochs 24",),
+         f"{SMALL} --recipe microscopy --norm-images 0 --crop 256x256 --epochs 24",),
         "both",
         nuclei_list,
     ),

@@ -254,7 +254,8 @@ def kind_of(pixels: np.ndarray) -> str:
 
 def training_command(config: Mapping[str, Any], out: str) -> str:
     """The `unet-edge train` of a run's config.json; of files and folders their names alone."""
-    given = {**config["data"], **config["network"], **config["training"]}
+    training = dataclasses.asdict(TrainConfig.from_dict(config["training"]))
+    given = {**config["data"], **config["network"], **training}
     usual = _usual(str(given["recipe"]))
     changed = {name: value for name, value in given.items() if value != usual.get(name)}
     words = ["unet-edge", "train"]

@@ -234,7 +234,7 @@ def _check_type(name: str, value: object, default: object) -> None:
 
 
 def _translated(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the first version's configuration in today's terms."""
+    """Values of earlier versions' configurations in today's terms."""
     found: dict[str, Any] = {}
     if "amp" in data and "precision" not in data:
         found["precision"] = "auto" if data["amp"] else "fp32"
@@ -242,6 +242,8 @@ def _translated(data: Mapping[str, Any]) -> dict[str, Any]:
         found["loss"] = "ce+pooled_dice" if data["pooled_dice"] else "ce+dice"
     if isinstance(data.get("checkpointing"), bool):
         found["checkpointing"] = "all" if data["checkpointing"] else "none"
+    if "freeze_norm" in data and "norm_images" not in data:
+        found["norm_images"] = 0
     return found
 
 

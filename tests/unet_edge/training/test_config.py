@@ -50,9 +50,11 @@ def test_it_goes_through_json():
         ({"checkpointing": False}, {"checkpointing": "none"}),
         ({"pooled_dice": True}, {"loss": "ce+pooled_dice"}),
         ({"pooled_dice": False, "unheard_of": 1}, {"loss": "ce+dice"}),
+        ({"freeze_norm": 0.5}, {"norm_images": 0}),
+        ({"freeze_norm": 0.5, "norm_images": 8}, {"norm_images": 8}),
     ],
 )
-def test_a_configuration_of_the_first_version_still_loads(old, new):
+def test_a_configuration_of_an_earlier_version_still_loads(old, new):
     assert TrainConfig.from_dict({"epochs": 7, **old}) == TrainConfig(epochs=7, **new)
 
 
