@@ -131,6 +131,8 @@ def backend_for(path: Path | str) -> str:
         raise ModelFileError(f"{path}: no such model file")
     name = _BY_SUFFIX.get(path.suffix.lower())
     if name is None:
+        if (path / "best.pth").exists():
+            raise ModelFileError(f"{path} is the folder of a run: give {path / 'best.pth'}")
         known = ", ".join(sorted(_BY_SUFFIX))
         raise ModelFileError(f"{path}: unknown kind of model; expected one of {known}, or name a --backend")
     return name

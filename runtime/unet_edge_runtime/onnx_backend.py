@@ -47,7 +47,10 @@ class OnnxBackend(Backend):
             )
         # ONNX Runtime raises a dozen classes without a common root below Exception.
         except Exception as error:
-            raise ModelFileError(f"{self.path}: ONNX Runtime cannot load it ({_first_line(error)})") from None
+            raise ModelFileError(
+                f"{self.path}: ONNX Runtime cannot load it: no ONNX file, or a damaged one; export it again "
+                f"({_first_line(error)})"
+            ) from None
         text = self.session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if text is None:
             raise ModelFileError(

@@ -122,12 +122,15 @@ class ConsoleReporter(Reporter):
         self._validations = 0.0  # seconds that those of one epoch take
 
     @contextmanager
-    def epoch(self, epoch: int, epochs: int, images: int, whole: int | None = None) -> Iterator[None]:
+    def epoch(
+        self, epoch: int, epochs: int, images: int, whole: int | None = None, before: tuple[int, float] = (0, 0.0)
+    ) -> Iterator[None]:
         """A bar over the images of one epoch, then a line with loss and speed."""
         self._epoch, self._epochs, self._whole = epoch, epochs, whole or images
         self._validations, self._validation = self._validation or self._validations, 0.0
         started = self._clock()
         with self._showing(Phase(f"epoch {epoch}/{epochs}", images, started)) as phase:
+            phase.steps, phase.losses = before
             yield
         seconds = self._clock() - started
         speed = phase.done / max(seconds - self._validation, 1e-9)
@@ -195,7 +198,7 @@ class ConsoleReporter(Reporter):
         parts = [f"{phase.label} {phase.share:4.0%}"]
         if left is not None:
             parts.append(f"{_duration(left)} left")
-        if phase.steps:
+        if phase.steps and self._weight:
             parts.append(f"loss {self._loss / self._weight:.4f}")
             parts += [] if self._dice is None else [f"Dice {self._dice:.4f}"]
         if left is not None and phase.steps and self._epoch < self._epochs:

@@ -113,11 +113,15 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_folders(options: dict[str, Any]) -> None:
+    from unet_edge.training.run_folder import RunFolder
+
     if options["resume_from"] is None:
         if not (options["images"] and options["masks"] and options["out"]):
             raise click.UsageError("--images, --masks and --out are needed (or --resume RUN)")
         if options["fold"] and not options["folds"]:
             raise click.UsageError("--fold says which of --folds K validates: give both")
+        if not options["folds"] and current().size == 1 and not current().restarts:
+            RunFolder(options["out"]).check_free()  # before the data set is looked at, too
         return
     if options["images"] or options["masks"] or options["out"]:
         raise click.UsageError("--resume continues a run as it was: leave --images, --masks and --out out")
@@ -131,6 +135,7 @@ def _check_folders(options: dict[str, Any]) -> None:
                 f"--resume continues a run as it was, so {parameter.opts[0]} cannot change: start a new run, "
                 "from the old weights with --load RUN/best.pth if they are good"
             )
+    RunFolder(options["resume_from"]).check_resumable()
 
 
 def _tell(best: dict[str, Any], out: Path, as_json: bool) -> None:

@@ -13,7 +13,9 @@ class Reporter:
     """What a run tells while it goes; this one is silent."""
 
     @contextmanager
-    def epoch(self, epoch: int, epochs: int, images: int, whole: int | None = None) -> Iterator[None]:
+    def epoch(
+        self, epoch: int, epochs: int, images: int, whole: int | None = None, before: tuple[int, float] = (0, 0.0)
+    ) -> Iterator[None]:
         """Around the training part of an epoch.
 
         Args:
@@ -21,6 +23,7 @@ class Reporter:
             epochs: of the run.
             images: left to do in this epoch.
             whole: images of an epoch, where a resumed one has fewer left.
+            before: steps of this epoch that are done already, and the sum of their losses.
         """
         yield
 

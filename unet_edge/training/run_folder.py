@@ -44,18 +44,27 @@ class RunFolder:
         self.curves = path / "curves.png"
         self.overlays = path / "overlays"
 
-    def start(self, config: dict[str, Any], split: dict[str, Any]) -> None:
-        """Write what is known before the first step.
-
-        Raises:
-            InputError: the folder already holds a run.
-        """
+    def check_free(self) -> None:
+        """Raises `InputError` where no new run can be put."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: give a folder for the run")
         if self.last.exists() or self.best.exists():
             raise InputError(
                 f"{self.path} already holds a run: continue it with --resume {self.path}, or choose another folder"
             )
+
+    def check_resumable(self) -> None:
+        """Raises `InputError` where there is no run to go on with."""
+        if not self.last.exists():
+            raise InputError(f"{self.last} does not exist: {self.path} holds no run that could be resumed")
+
+    def start(self, config: dict[str, Any], split: dict[str, Any]) -> None:
+        """Write what is known before the first step.
+
+        Raises:
+            InputError: the folder already holds a run.
+        """
+        self.check_free()
         self.metrics.unlink(missing_ok=True)
         (self.path / "tracking.json").unlink(missing_ok=True)  # of an earlier run's trackers
         self._remove_leftovers()
@@ -144,6 +153,8 @@ class RunFolder:
         rate = left.twinx()
         rate.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="0.7", linestyle="--")
         rate.set(ylabel="learning rate (dashed)", ylim=(0, None))
+        # Below the classes: of a single one it is the same curve.
+        right.plot([r["epoch"] for r in validation], [r["dice"] for r in validation], "k.-", linewidth=3, label="mean")
         names = [c["name"] for c in validation[0]["classes"]] if validation else []
         palette = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
         right.set_prop_cycle(color=palette(range(palette.N)))
@@ -151,9 +162,10 @@ class RunFolder:
             scores = [(r["epoch"], r["classes"][label]["dice"]) for r in validation]
             present = [(epoch, dice) for epoch, dice in scores if dice is not None]
             right.plot([e for e, _ in present], [d for _, d in present], linewidth=1, alpha=0.7, label=name)
-        right.plot([r["epoch"] for r in validation], [r["dice"] for r in validation], "k.-", label="mean")
         right.set(xlabel="epoch", ylabel="validation Dice", ylim=(None, 1))
         right.grid(alpha=0.3)
+        for axes in (left, right):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if validation:
             right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))  # beside the curves
         with atomic_path(self.curves) as temporary:

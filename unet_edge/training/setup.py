@@ -36,6 +36,7 @@ __all__ = [
     "make_model",
     "make_spec",
     "oddities",
+    "oversized_crop",
     "versions",
     "with_class_weights",
 ]
@@ -135,11 +136,10 @@ def _prepare(
 ) -> tuple[list[Pair], Scan]:
     try:
         return prepare(images, masks, data.mask_suffix, data.ignore, data.max_classes, progress)
-    except DatasetError as error:
+    except DatasetError:
         if not are_exchanged(images, masks, data.mask_suffix):
             raise
-        text = f"{masks} holds photos and {images} masks: exchange {options}"
-        raise DatasetError([text, *error.problems]) from None
+        raise DatasetError([f"{masks} holds photos and {images} masks: exchange {options}"]) from None
 
 
 def oddities(split: Split, scan: Scan) -> list[str]:
@@ -155,6 +155,20 @@ def oddities(split: Split, scan: Scan) -> list[str]:
             "their scores say nothing about new images"
         )
     return found
+
+
+def oversized_crop(scan: Scan, spec: ModelSpec, config: TrainConfig) -> list[str]:
+    """A warning where no image is as large as the crop."""
+    sizes = [scaled_size(size, spec.scale) for size in scan.sizes]
+    if not config.crop or not sizes:
+        return []
+    largest = max(height for height, _ in sizes), max(width for _, width in sizes)
+    if all(side >= wanted for side, wanted in zip(largest, config.crop, strict=True)):
+        return []
+    return [
+        f"warning: images are at most {largest[0]}x{largest[1]} after --scale {spec.scale:g}, less than --crop "
+        f"{config.crop[0]}x{config.crop[1]}: a side that is shorter stays whole"
+    ]
 
 
 def with_class_weights(config: TrainConfig, scan: Scan) -> TrainConfig:

@@ -28,6 +28,7 @@ from .setup import (
     make_model,
     make_spec,
     oddities,
+    oversized_crop,
     versions,
     with_class_weights,
 )
@@ -35,6 +36,8 @@ from .trainer import Trainer
 
 if TYPE_CHECKING:
     import torch
+
+    from unet_edge_runtime.spec import ModelSpec
 
 __all__ = ["HARMLESS", "DataConfig", "NetworkConfig", "resume", "train"]
 
@@ -97,6 +100,8 @@ def train(
         spec = make_spec(data, network, scan)
         model, spec = make_model(network, spec, start, say)
         check_bottleneck(split, scan, spec, wanted)
+        for line in oversized_crop(scan, spec, wanted):
+            say(line)
         fixed = with_class_weights(wanted, scan)
         with told_when_full(target):
             trainer = Trainer(fixed, model, spec, split, run, target, reporter, world, trackers)
@@ -108,7 +113,7 @@ def train(
         }
         world.from_writer(lambda: run.start({**made_of, "device": str(target), **versions()}, split.to_dict()))
         say(
-            f"{len(split.train)} images train, {len(split.val)} validate; {len(spec.classes)} classes; "
+            f"{len(split.train)} images train, {len(split.val)} validate; {_classes(spec)}; "
             f"network of {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters on {target}"
             + (f" in {world.size} processes" if world.size > 1 else "")
         )
@@ -157,8 +162,7 @@ def _go_on(
     reporter: Reporter | None,
     trackers: tuple[str, ...] | None,
 ) -> dict[str, Any]:
-    if not run.last.exists():
-        raise InputError(f"{run.last} does not exist: {run.path} holds no run that could be resumed")
+    run.check_resumable()
     checkpoint = read_checkpoint(run.last)
     split = Split.from_dict(run.read_split(), str(run.split))
     gone = [str(path) for pair in (*split.train, *split.val) for path in (pair.image, pair.mask) if not path.exists()]
@@ -174,7 +178,20 @@ def _go_on(
     trainer = Trainer(config, checkpoint.build(), checkpoint.spec, split, run, device, reporter, world, trackers)
     state.restore(trainer, checkpoint)
     world.from_writer(lambda: run.settle(trainer.progress.best_step, trainer.progress.records))
+    trainer.reporter.note(_where(trainer))
     return trainer.fit()
+
+
+def _where(trainer: Trainer) -> str:
+    progress, epochs = trainer.progress, trainer.config.epochs
+    if trainer.finished:
+        return f"{trainer.run.path} is complete: --epochs {2 * epochs} would train it for {epochs} more"
+    return f"{trainer.run.path} goes on in epoch {progress.epoch} of {epochs}, after {progress.step} steps"
+
+
+def _classes(spec: ModelSpec) -> str:
+    left_out = f" (means leave out {spec.class_names[spec.background]})" if spec.background is not None else ""
+    return f"{len(spec.classes)} classes{left_out}"
 
 
 def _nobody(message: str) -> None:

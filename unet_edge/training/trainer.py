@@ -163,7 +163,8 @@ class Trainer:
         whole = len(self.split.train)
         left = max(0, whole - progress.batch * self.config.batch_size * self.world.size)
         seconds, done = 0.0, 0
-        with self.reporter.epoch(progress.epoch, self.config.epochs, left, whole):
+        before = progress.batch, progress.loss_sum
+        with self.reporter.epoch(progress.epoch, self.config.epochs, left, whole, before):
             mark = time.monotonic()
             for images, labels in prefetch(self.loader, self.device):
                 self._train_step(images, labels)

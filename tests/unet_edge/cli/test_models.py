@@ -82,3 +82,11 @@ def test_a_backend_that_does_not_run_it_is_refused_in_one_line(cells):
 
 def test_help_says_where_names_come_from():
     assert "unet-edge models" in " ".join(run("predict", "--help").output.split())
+
+
+def test_a_run_folder_is_no_model_and_its_checkpoint_is_named(cells):
+    (cells / "run").mkdir()
+    (cells / "run" / "best.pth").write_bytes(b"")
+    result = run("predict", "--model", "run", "images/0.png")
+    assert result.exit_code == 1
+    assert "run is the folder of a run: give run/best.pth" in result.stderr

@@ -119,6 +119,7 @@ def test_tensorboard_is_the_default_tracker(called, tmp_path):
 
 
 def test_resume_takes_what_changes_no_result(called, tmp_path):
+    (tmp_path / "last.pth").touch()
     result = run(
         "--resume", tmp_path, "-e", 9, "--workers", 3, "--cache", "none", "--save-every", "2m", "--track", "none"
     )
@@ -166,3 +167,20 @@ def test_waiting_threads_leave_the_cores_to_others(given, used, tmp_path, monkey
     command = [sys.executable, "-m", "unet_edge", "train", "--images", ".", "--masks", ".", "--out", "run"]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert f"GOMP_SPINCOUNT = {used}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", ".", "--masks", ".", "--out", "run"], "run already holds a run: continue it with --resume run"),
+        (["--resume", "nowhere"], "nowhere holds no run that could be resumed"),
+    ],
+)
+def test_a_wrong_run_folder_is_said_before_anything_is_loaded(words, message, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pth").write_bytes(b"")
+    (tmp_path / "nowhere").mkdir()
+    code = "import sys; from unet_edge.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, "train", *words], cwd=tmp_path, capture_output=True, text=True)
+    assert message in done.stderr
+    assert done.stdout == "False\n"

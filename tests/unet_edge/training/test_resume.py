@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from unet_edge.checkpoint import read_checkpoint
+from unet_edge.cli.progress import ConsoleReporter
 from unet_edge.training.run_folder import RunFolder
 from unet_edge.training.start import DataConfig, resume, train
 from unet_edge_runtime.errors import DatasetError, InputError, TrainingError
@@ -87,3 +88,16 @@ def test_resume_says_what_is_missing(tmp_path, pairs_folder):
     next(pairs_folder[0].iterdir()).unlink()
     with pytest.raises(DatasetError, match="no longer there"):
         resume(tmp_path / "run", epochs=2)
+
+
+def test_a_resumed_run_says_where_it_is_and_tells_the_loss_of_the_whole_epoch(tmp_path, pairs_folder, capsys):
+    data, config = DataConfig(*pairs_folder, validation=25), dataclasses.replace(QUICK, epochs=1)
+    with pytest.raises(TrainingError, match="interrupted"):
+        train(data, tmp_path / "run", SMALL, config, "cpu", StopAfter(3))
+    resume(tmp_path / "run", "cpu", reporter=ConsoleReporter())
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'run'} goes on in epoch 1 of 1, after 3 steps" in said
+    (loss,) = [r["loss"] for r in RunFolder(tmp_path / "run").read_metrics() if r["event"] == "train"]
+    assert f"epoch 1/1: loss {loss:.4f}," in said
+    resume(tmp_path / "run", "cpu", reporter=ConsoleReporter())
+    assert f"{tmp_path / 'run'} is complete: --epochs 2 would train it for 1 more" in capsys.readouterr().err

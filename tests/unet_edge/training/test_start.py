@@ -43,3 +43,25 @@ def test_load_starts_from_a_checkpoint_and_renews_only_a_head_that_does_not_fit(
     train(DataConfig(*pairs_folder, ignore=100), tmp_path / "other", network, config, "cpu", say=said.append)
     assert weights(tmp_path / "other" / "last.pth")["outc.conv.weight"].shape[0] == 2
     assert any("last layer starts anew" in line for line in said)
+
+
+def test_it_says_which_class_the_means_leave_out(tmp_path, pairs_folder):
+    said: list[str] = []
+    config = TrainConfig(epochs=1, batch_size=12)
+    names = ("ground", "disc", "bar")
+    train(DataConfig(*pairs_folder, class_names=names), tmp_path / "a", SMALL, config, "cpu", say=said.append)
+    assert any("3 classes (means leave out ground);" in line for line in said)
+    said.clear()
+    data = DataConfig(*pairs_folder, class_names=names, has_background=False)
+    train(data, tmp_path / "b", SMALL, config, "cpu", say=said.append)
+    assert any("3 classes;" in line for line in said)
+
+
+@pytest.mark.parametrize(("crop", "warned"), [((64, 64), True), ((48, 80), True), ((48, 64), False)])
+def test_a_crop_larger_than_every_image_is_said(tmp_path, pairs_folder, crop, warned):
+    said: list[str] = []
+    config = TrainConfig(epochs=1, batch_size=12, crop=crop)
+    train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, config, "cpu", say=said.append)
+    assert (
+        any(f"at most 48x64 after --scale 1, less than --crop {crop[0]}x{crop[1]}" in line for line in said) == warned
+    )
