@@ -110,12 +110,15 @@ def _onnx(path: Path) -> dict[str, Any]:
     except ModuleNotFoundError:
         return facts  # the runtime alone is enough for what matters; the graph needs the export extra
     graph = onnx.load(path)
+    # As of a package: weights and biases, not the factors of a Resize.
+    layers = [node for node in graph.graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    learnt = {name for node in layers for name in node.input[1:]}
     return {
         **facts,
         "opset": {entry.domain or "ai.onnx": entry.version for entry in graph.opset_import},
         "producer": f"{graph.producer_name} {graph.producer_version}".strip(),
         "operations": dict(Counter(node.op_type for node in graph.graph.node).most_common()),
-        "parameters": sum(_product(list(tensor.dims)) for tensor in graph.graph.initializer),
+        "parameters": sum(_product(list(tensor.dims)) for tensor in graph.graph.initializer if tensor.name in learnt),
     }
 
 

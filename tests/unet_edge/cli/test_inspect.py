@@ -42,6 +42,11 @@ def test_a_package_is_shown(small_package):
     assert facts["spec"]["input_size"] == [32, 48]
 
 
+def test_onnx_and_core_ml_count_the_same_parameters(small_package, small_onnx):
+    counts = [json.loads(run("inspect", path, "--json").stdout)["parameters"] for path in (small_package, small_onnx)]
+    assert counts[0] == counts[1] > 1000
+
+
 def test_it_needs_no_coremltools(small_package):
     code = (
         "import sys\nsys.modules['coremltools'] = None\nfrom unet_edge.cli import main\n"
