@@ -14,6 +14,7 @@ from unet_edge_runtime.image import image_files
 __all__ = ["MASK_SUFFIXES", "Pair", "pair_files"]
 
 MASK_SUFFIXES = ("", "_mask", "_masks", "-mask", "_seg", "_segmentation", "_label", "_labels", "_gt", "_L", "mask")
+FEW = 3  # missing masks that are listed, whatever share of all they are
 """What is usual after an image's stem in its mask's stem; on a tie the first one is taken."""
 
 
@@ -76,10 +77,16 @@ def _match(images: list[Path], masks: list[Path], suffix: str, folder: Path) -> 
             f"{folder}: no mask belongs to an image: {images[0].name} needs {names[0]}{suffix}.*, and there is "
             f"{masks[0].name}: rename the files, or say --mask-suffix",
         ]
-    for name in names:
-        if name + suffix not in by_mask:
-            path = by_name[name][0]
-            problems.append(f"{path}: has no mask {name}{suffix}.* in {folder}: add the mask or remove the image")
+    missing = [name for name in names if name + suffix not in by_mask]
+    if len(missing) > max(FEW, len(names) / 2):
+        problems.append(
+            f"{folder}: has masks of only {len(names) - len(missing)} of {len(names)} images ({by_name[missing[0]][0]} "
+            f"needs {missing[0]}{suffix}.*): is it the folder of their masks?"
+        )
+        missing = []
+    for name in missing:
+        path = by_name[name][0]
+        problems.append(f"{path}: has no mask {name}{suffix}.* in {folder}: add the mask or remove the image")
     for stem in sorted(by_mask.keys() - wanted):
         path = by_mask[stem][0]
         if stem.endswith(suffix):

@@ -148,3 +148,13 @@ def test_real_data_sets_pair_as_they_are(real_data, name, count):
     folder = real_data(name)
     pairs, problems = pair_files(folder / "images", folder / "masks")
     assert (len(pairs), problems) == (count, [])
+
+
+def test_a_folder_of_other_masks_is_one_problem(touch):
+    images, masks = touch([f"{number}.jpg" for number in range(40)], ["7.png"])
+    pairs, problems = pair_files(images, masks)
+    assert [pair.name for pair in pairs] == ["7"]
+    (problem,) = problems
+    assert problem == (
+        f"{masks}: has masks of only 1 of 40 images ({images / '0.jpg'} needs 0.*): is it the folder of their masks?"
+    )
