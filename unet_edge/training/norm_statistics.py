@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from unet_edge_runtime.spec import ModelSpec
 
     from .config import TrainConfig
+    from .distributed import World
     from .engine import Engine
 
 __all__ = ["NormStatistics"]
@@ -38,17 +39,19 @@ class NormStatistics:
         spec: how images are treated.
         config: norm_images, batch_size, seed and all that the loader uses.
         engine: its device, precision and number of parts a batch are used.
+        world: each of its processes sees its part of every batch, which counts as a whole for synchronised norms.
 
     Attributes:
         until: the step from which the running averages are better: ten times what the slowest of them remembers.
     """
 
-    def __init__(self, split: Split, spec: ModelSpec, config: TrainConfig, engine: Engine) -> None:
+    def __init__(self, split: Split, spec: ModelSpec, config: TrainConfig, engine: Engine, world: World) -> None:
         self.engine, self.until = engine, WINDOWS / (1 - max(config.ema, NORM_MEMORY))
         # Whole batches, unless there are fewer images: the last batch is then the one that training has, too.
-        count = min(len(split.train), -(-config.norm_images // config.batch_size) * config.batch_size)
+        batch = config.batch_size * world.size
+        count = min(len(split.train), -(-config.norm_images // batch) * batch)
         pairs = random.Random(f"norms/{config.seed}").sample(split.train, count)
-        self.batches = EpochBatches(count, config.batch_size, config.seed)
+        self.batches = EpochBatches(count, config.batch_size, config.seed, world.rank, world.size)
         # In the main process: a second set of workers would hold its memory for a few batches an epoch.
         config = dataclasses.replace(config, workers=0)
         self.loader = make_loader(pairs, spec, config, engine.device, self.batches)

@@ -88,7 +88,7 @@ class Trainer:
         loss = make_loss(config.loss, parse_class_weights(config.class_weights), self.world.reduce_sum)
         self.engine = Engine(self.model, self.optimizer, loss, config, device, self.reporter.note, self._wrap)
         self.ema = Ema(self.model, config.ema) if config.ema else None
-        self.norms = NormStatistics(split, spec, config, self.engine) if config.norm_images else None
+        self.norms = NormStatistics(split, spec, config, self.engine, self.world) if config.norm_images else None
         self.progress = state.Progress()
         self.interrupt = Interrupt()
         self.tracker = Tracker([], self.reporter.note)

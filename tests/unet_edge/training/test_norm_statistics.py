@@ -7,6 +7,7 @@ from unet_edge.checkpoint import read_checkpoint
 from unet_edge.data.split import Split
 from unet_edge.training import norm_statistics
 from unet_edge.training.config import TrainConfig
+from unet_edge.training.distributed import World
 from unet_edge.training.engine import Engine
 from unet_edge.training.norm_statistics import NormStatistics
 from unet_edge.training.optimizers import make_optimizer
@@ -22,7 +23,7 @@ def opened(trained, config):
     split = Split.from_dict(RunFolder(trained).read_split())
     model = checkpoint.build()
     engine = Engine(model, make_optimizer(model, config), lambda *unused: None, config, torch.device("cpu"))
-    return NormStatistics(split, checkpoint.spec, config, engine), model
+    return NormStatistics(split, checkpoint.spec, config, engine, World()), model
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
