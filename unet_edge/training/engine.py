@@ -17,6 +17,7 @@ from unet_edge_runtime.errors import TrainingError
 from unet_edge_runtime.spec import IGNORE_LABEL
 
 from .compiling import compile_failure, compiled
+from .heap import keep_freed_memory
 from .memory import Snapshot, fitting_policy, is_out_of_memory, usable_memory
 from .precision import resolve
 
@@ -101,6 +102,8 @@ class Engine:
         self.precision = resolve(config.precision, device)
         if self.precision.note:
             self.say(self.precision.note)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.micro, self.overflows, self.streak = config.accumulate, 0, 0
         self.undecided = config.checkpointing == "auto"  # until the first batch shows its size
         self.model.checkpointing = CHECKPOINTING[0] if self.undecided else config.checkpointing
