@@ -165,10 +165,14 @@ class Engine:
         self.overflows, self.micro = int(state["overflows"]), int(state["micro"])
         self.model.checkpointing, self.undecided = str(state["checkpointing"]), bool(state["undecided"])
 
+    def parts(self, size: int) -> int:
+        """In how many parts a batch of so many images is computed: as many in all processes, which add up each part."""
+        return _agreed(min(self.micro, size), "MIN", self.device) if self.micro > 1 else 1
+
     def _gradients(self, images: Tensor, labels: Tensor) -> float:
         """Gradients of the batch, scaled, in place; the loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        parts = _agreed(min(self.micro, len(images)), "MIN", self.device) if self.micro > 1 else 1
+        parts = self.parts(len(images))
         pieces = list(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True))
         shares = self._shares([part for _, part in pieces])
         total = torch.zeros((), device=self.device)

@@ -39,7 +39,8 @@ class NormStatistics:
         spec: how images are treated.
         config: norm_images, batch_size, seed and all that the loader uses.
         engine: its device, precision and number of parts a batch are used.
-        world: each of its processes sees its part of every batch, which counts as a whole for synchronised norms.
+        world: with synchronised norms each of its processes sees its part of every batch; otherwise each sees all, in
+            batches of its own, as in training.
 
     Attributes:
         until: the step from which the running averages are better: ten times what the slowest of them remembers.
@@ -47,11 +48,12 @@ class NormStatistics:
 
     def __init__(self, split: Split, spec: ModelSpec, config: TrainConfig, engine: Engine, world: World) -> None:
         self.engine, self.until = engine, WINDOWS / (1 - max(config.ema, NORM_MEMORY))
+        rank, size = (world.rank, world.size) if config.sync_norm else (0, 1)
         # Whole batches, unless there are fewer images: the last batch is then the one that training has, too.
-        batch = config.batch_size * world.size
+        batch = config.batch_size * size
         count = min(len(split.train), -(-config.norm_images // batch) * batch)
         pairs = random.Random(f"norms/{config.seed}").sample(split.train, count)
-        self.batches = EpochBatches(count, config.batch_size, config.seed, world.rank, world.size)
+        self.batches = EpochBatches(count, config.batch_size, config.seed, rank, size)
         # In the main process: a second set of workers would hold its memory for a few batches an epoch.
         config = dataclasses.replace(config, workers=0)
         self.loader = make_loader(pairs, spec, config, engine.device, self.batches)
@@ -73,7 +75,7 @@ class NormStatistics:
                 norm.train().num_batches_tracked = None
             for images, _ in self.loader:
                 images = images.to(self.engine.device, memory_format=self.engine.layout)
-                for part in images.tensor_split(min(self.engine.micro, len(images))):
+                for part in images.tensor_split(self.engine.parts(len(images))):
                     done += 1
                     for norm in norms:
                         norm.momentum = 1 / done

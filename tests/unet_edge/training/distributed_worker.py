@@ -16,7 +16,7 @@ from torch import nn
 
 from unet_edge.losses import make_loss
 from unet_edge.model import UNet, UNetConfig
-from unet_edge.training import trainer
+from unet_edge.training import distributed, trainer
 from unet_edge.training.config import TrainConfig
 from unet_edge.training.distributed import World, current
 from unet_edge.training.start import DataConfig, NetworkConfig, train
@@ -174,6 +174,12 @@ def run_in_parts(folder: Path):
     """
     trainer.NORM_BATCHES = 0
     return run(folder, 10, freeze_norm=0.0, accumulate=2, checkpointing="auto", loss="ce")
+
+
+def run_synchronised_in_parts(folder: Path):
+    """Eleven images: of the last batch one process has two, the other one, while norms are trained and estimated."""
+    distributed.PATIENCE = timedelta(seconds=30)  # a process that waits for the other's part would wait for ever
+    return run(folder, 10, freeze_norm=1.0, sync_norm=True, accumulate=4 // current().size)
 
 
 def main(task: str, folder: Path) -> None:

@@ -164,6 +164,14 @@ def test_a_run_of_two_processes_has_the_course_of_one_with_twice_the_batch(tmp_p
         assert torch.allclose(weights[1][name].double(), expected.double(), rtol=0, atol=tolerance), name
 
 
+def test_synchronised_norms_meet_in_uneven_parts(tmp_path, small_checkpoint):
+    images, masks = write_pairs(tmp_path)
+    environment = {"IMAGES": str(images), "MASKS": str(masks), "CHECKPOINT": str(small_checkpoint)}
+    errors, _ = start(["run_synchronised_in_parts"], 2, tmp_path, **environment)
+    run = RunFolder(tmp_path / "run_synchronised_in_parts-2")
+    assert [record["epoch"] for record in run.read_metrics() if record["event"] == "train"] == [1, 2, 3, 4], errors
+
+
 def test_a_process_that_loses_another_one_says_so_in_one_line(tmp_path):
     start(["lost"], 2, tmp_path)
     message = (tmp_path / "lost-0.txt").read_text()

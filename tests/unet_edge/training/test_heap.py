@@ -14,13 +14,18 @@ from unet_edge.training import engine as engine_module
 from .conftest import make_engine
 
 CODE = """
-import resource, sys
-import torch
+import ctypes, resource, sys
 from unet_edge.training.heap import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+SIZE = 20_000_000  # bytes, as a block's activations
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    kept = [torch.ones(5_000_000) for _ in range(8)]  # of 20 MB, as a block's activations
-    del kept
+    blocks = [libc.malloc(SIZE) for _ in range(8)]
+    for block in blocks:
+        ctypes.memset(block, 1, SIZE)
+    for block in blocks:
+        libc.free(block)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
 said = keep_freed_memory() if sys.argv[1] == "keep" else None

@@ -18,12 +18,12 @@ PLAIN = TrainConfig(batch_size=2, flip="none", seed=5)
 FIRST = "inc.double_conv.1"
 
 
-def opened(trained, config):
+def opened(trained, config, world=None):
     checkpoint = read_checkpoint(RunFolder(trained).best)
     split = Split.from_dict(RunFolder(trained).read_split())
     model = checkpoint.build()
     engine = Engine(model, make_optimizer(model, config), lambda *unused: None, config, torch.device("cpu"))
-    return NormStatistics(split, checkpoint.spec, config, engine, World()), model
+    return NormStatistics(split, checkpoint.spec, config, engine, world or World()), model
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -68,6 +68,14 @@ def test_batches_are_as_large_as_those_in_training(trained, batch, wanted, image
     assert sum(sizes) == expected
     assert all(size == batch for size in sizes[:-1])
     assert sizes[-1] == (expected % batch or batch)
+
+
+@pytest.mark.parametrize("sync_norm", [False, True])
+def test_among_several_processes_as_many_images_count(trained, sync_norm):
+    """Only synchronised norms see what the others do; without them the writer's own images are all that counts."""
+    config = dataclasses.replace(PLAIN, norm_images=8, sync_norm=sync_norm)
+    seen = [sum(len(labels) for _, labels in opened(trained, config, World(rank, 2))[0].loader) for rank in (0, 1)]
+    assert seen == ([4, 4] if sync_norm else [8, 8])
 
 
 def test_what_is_kept_has_them_unless_they_are_not_wanted(tmp_path, pairs_folder):
