@@ -30,8 +30,9 @@ def lovasz_sums(batch: Batch) -> Tensor:
         errors, chosen = (truth - batch.probabilities.flatten(2)).abs(), targets.any(dim=2)
     # An error of 0 adds nothing wherever it is sorted, so that an ignored pixel changes neither value nor gradient.
     errors = errors * valid[:, None]
-    share = (1 / chosen.sum(1, keepdim=True).clamp(min=1)).expand_as(chosen)[chosen]
-    total = (_extension(errors[chosen], targets[chosen]) * share).sum()
+    share = 1 / chosen.sum(1).clamp(min=1)
+    image, of = chosen.nonzero(as_tuple=True)  # once: a GPU waits at every choice by truth values
+    total = (_extension(errors[image, of], targets[image, of]) * share[image]).sum()
     return torch.stack([total, images.sum().to(total.dtype)])
 
 

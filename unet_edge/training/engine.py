@@ -128,7 +128,7 @@ class Engine:
         before = Snapshot(self.model, self.device)
         while True:
             try:
-                value = self._gradients(images, labels)
+                loss = self._gradients(images, labels)
                 break
             except Exception as error:
                 remedy = self._remedy(error, len(images))
@@ -138,11 +138,12 @@ class Engine:
             self.optimizer.zero_grad(set_to_none=True)
             before.put_back()
             self.say(remedy)
-        if not math.isfinite(value):
+        try:
+            return self._update(loss)
+        except NonFiniteLoss:
             self.optimizer.zero_grad(set_to_none=True)
             before.put_back()
-            raise NonFiniteLoss(value)
-        return StepResult(value, self._update())
+            raise
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on in the same way."""
@@ -169,7 +170,7 @@ class Engine:
         """In how many parts a batch of so many images is computed: as many in all processes, which add up each part."""
         return _agreed(min(self.micro, size), "MIN", self.device) if self.micro > 1 else 1
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> float:
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         """Gradients of the batch, scaled, in place; the loss."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.parts(len(images))
@@ -183,7 +184,7 @@ class Engine:
                 loss = self.loss_fn(logits.float(), label) * share
                 self.precision.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-        return float(total)
+        return total
 
     def _shares(self, labels: list[Tensor]) -> list[Tensor]:
         """Of the pixels that count, over all processes."""
@@ -202,10 +203,14 @@ class Engine:
             return valid.sum()
         return (weights.to(self.device)[labels.long().where(valid, 0)] * valid).sum()
 
-    def _update(self) -> bool:
-        """Change the weights; whether that had to be left out."""
+    def _update(self, loss: Tensor) -> StepResult:
+        """Change the weights, unless the gradients or the loss are not finite."""
         try:
-            skipped = self.precision.update(self.optimizer, self.model.parameters(), self.config.gradient_clipping)
+            norm = self.precision.clip(self.optimizer, self.model.parameters(), self.config.gradient_clipping)
+            # Both at once: a GPU has nothing to do while its answer is awaited.
+            value, length = torch.stack([loss, norm]).tolist()
+            skipped = not (math.isfinite(value) and math.isfinite(length))
+            self.precision.change(self.optimizer, not skipped)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -213,6 +218,8 @@ class Engine:
                 "out of memory while the weights were updated, which smaller parts of a batch do not cure: "
                 "resume on a device with more memory, or start a new run with a smaller network or --optimizer sgd"
             ) from None
+        if not math.isfinite(value):
+            raise NonFiniteLoss(value)
         self.overflows += skipped
         self.streak = self.streak + 1 if skipped else 0
         if self.streak >= MOST_SKIPPED:
@@ -220,7 +227,7 @@ class Engine:
                 f"the gradients were not finite in {self.streak} steps in a row, so nothing is learnt any more: "
                 "start a new run with --precision fp32 or a lower --learning-rate"
             )
-        return skipped
+        return StepResult(value, skipped)
 
     def _decide(self, images: Tensor) -> None:
         """Choose the checkpointing that fits, now that the size of a batch is known."""

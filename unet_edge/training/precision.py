@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -41,8 +40,8 @@ class Precision:
         """The context in which the forward pass runs; the loss stays outside, in fp32."""
         return nullcontext() if self.name == "fp32" else torch.autocast(self.device_type, DTYPES[self.name])
 
-    def update(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor], limit: float) -> bool:
-        """Clip the gradients that `scaler` scaled, and change the weights.
+    def clip(self, optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor], limit: float) -> torch.Tensor:
+        """Bring gradients that `scaler` scaled to their own size, and clip them.
 
         Args:
             optimizer: of the parameters.
@@ -50,15 +49,16 @@ class Precision:
             limit: largest norm of all gradients together.
 
         Returns:
-            Whether the gradients were not finite, so that nothing was changed but the scale, which is
-                halved where an element was not finite.
+            The norm before clipping, a scalar on the gradients' device; not finite where an element is not.
         """
         self.scaler.unscale_(optimizer)
-        skipped = not math.isfinite(torch.nn.utils.clip_grad_norm_(parameters, limit))
-        if not skipped:
-            self.scaler.step(optimizer)
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+    def change(self, optimizer: torch.optim.Optimizer, finite: bool) -> None:
+        """After `clip`: change the weights if the norm was finite; the scale is halved where an element was not."""
+        if finite:
+            optimizer.step()  # the scaler's own step would ask the device once more
         self.scaler.update()
-        return skipped
 
     @property
     def bytes_per_value(self) -> int:

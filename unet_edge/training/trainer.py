@@ -92,6 +92,7 @@ class Trainer:
         self.progress = state.Progress()
         self.interrupt = Interrupt()
         self.tracker = Tracker([], self.reporter.note)
+        self._mode: bool | None = None  # whether the network is in training mode with frozen norms; None: in neither
         self._rate, self._saved_step, self._saved_time = 0.0, 0, time.monotonic()
 
     @property
@@ -175,7 +176,9 @@ class Trainer:
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         progress = self.progress
-        train_mode(self.model, self.norms_frozen)
+        if self._mode != self.norms_frozen:
+            self._mode = self.norms_frozen
+            train_mode(self.model, self._mode)
         self._rate = self.schedule.rate
         try:
             loss = self.engine.step(images, labels).loss
@@ -192,7 +195,7 @@ class Trainer:
         progress.step, progress.batch = progress.step + 1, progress.batch + 1
         progress.loss_sum += loss
         if self.ema:
-            self.ema.update(self.model, progress.step)
+            self.ema.update(progress.step)
         self.reporter.step(len(images) * self.world.size, loss, self._rate, progress.scores.get("dice"))
         scalars = {"train/loss": loss, "train/learning_rate": self._rate, "train/overflows": self.engine.overflows}
         self.tracker.scalars(progress.step, scalars)
@@ -239,6 +242,7 @@ class Trainer:
 
     def _validate(self) -> None:
         progress, is_best, segmenter = self.progress, True, None
+        self._mode = None
         if self.norms and not self.norms_frozen and progress.step < self.norms.until:
             self.norms.estimate(self.result, progress.epoch)
         if self.split.val:

@@ -20,7 +20,7 @@ def test_the_average_is_the_formulas(make_model):
         with torch.no_grad():
             for value in model.state_dict().values():
                 value.add_(step)
-        ema.update(model, step)
+        ema.update(step)
         keep = min(0.3, (1 + step) / (10 + step))
         for name, value in model.state_dict().items():
             expected[name] = keep * expected[name] + (1 - keep) * value.double()

@@ -8,6 +8,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unet_edge.device import prefers_channels_last
 from unet_edge.losses import make_loss
@@ -146,3 +147,31 @@ def test_two_runs_are_the_same_bit_for_bit(monkeypatch, capability, precision):
 def test_the_layout_in_memory(monkeypatch, device, training, capability, expected):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     assert prefers_channels_last(torch.device(device), training) is expected
+
+
+class Questions(TorchDispatchMode):
+    """Counts what makes a GPU finish before the host goes on."""
+
+    asking = ("_local_scalar_dense", "nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        self.seen += [name] if name in self.asking else []
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_step_waits_for_its_device_once(precision):
+    """For the loss and the gradients' norm together, whose way to the host is none of those that are counted."""
+    engine = make_engine(precision=precision, accumulate=2)
+    engine.step(*batch(0))
+    with Questions() as questions:
+        engine.step(*batch(1))
+    assert questions.seen == []
+    with Questions() as questions:
+        float(torch.ones(1))
+    assert questions.seen == ["_local_scalar_dense"]
