@@ -16,6 +16,12 @@ def checkpoint(tmp_path_factory, make_model, make_spec):
     return path
 
 
+class FakeGpu(str):
+    """A device that computes on the processor and says that it is a GPU."""
+
+    type = "cuda"
+
+
 @pytest.fixture
 def batch():
     return np.random.default_rng(0).random((1, 3, 32, 48), np.float32)
@@ -41,3 +47,17 @@ def test_autocast_of_the_caller_stays_in_force(checkpoint, batch):
     with torch.autocast("cpu", torch.bfloat16):
         rounded = backend.run(batch)
     np.testing.assert_array_equal(rounded, TorchBackend(checkpoint, "cpu", precision="bf16").run(batch))
+
+
+@pytest.mark.parametrize(("in_memory", "allowed"), [(False, False), (True, True)])
+def test_fp32_on_a_gpu_is_not_tf32(checkpoint, batch, monkeypatch, in_memory, allowed):
+    """As torch has it by default; only while training, where speed counts, it may stay."""
+    backend = TorchBackend(checkpoint, "cpu")
+    if in_memory:
+        backend = TorchBackend.from_model(backend.model, backend.spec)
+    seen = []
+    backend.model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    monkeypatch.setattr(backend, "device", FakeGpu("cpu"))
+    backend.run(batch)
+    assert seen == [allowed]
+    assert torch.backends.cudnn.allow_tf32
