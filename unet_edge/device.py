@@ -9,9 +9,20 @@ from unet_edge_runtime.errors import BackendError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DEVICES", "pick_device", "prefers_channels_last"]
+__all__ = ["DEVICES", "is_out_of_memory", "pick_device", "prefers_channels_last"]
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+# What torch says where it raises no class of its own, in small letters: CUDA's driver and MPS, Metal's limit of one
+# buffer, cuDNN, cuBLAS, the CPU.
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",
+    "invalid buffer size",
+    "cudnn_status_alloc_failed",
+    "cublas_status_alloc_failed",
+    "can't allocate memory",
+    "unable to find an engine to execute",  # cuDNN without room for any algorithm's workspace
+    "unable to find a valid cudnn algorithm",
+)
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -44,3 +55,13 @@ def prefers_channels_last(device: torch.device, training: bool) -> bool:
     if device.type == "cpu" and training:
         return torch.backends.cpu.get_cpu_capability() == "AVX512"
     return device.type in ("cuda", "cpu")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that the device's memory is used up, on CUDA, MPS or the CPU."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(part in text for part in OUT_OF_MEMORY_TEXTS)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from unet_edge_runtime.errors import BackendError, InputError
+from unet_edge_runtime.errors import InputError, OutOfMemoryError
 from unet_edge_runtime.image import read_image
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.scores import ConfusionMatrix
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FLIPS", "default_batch", "evaluate", "segment_pairs"]
 
+T = TypeVar("T")
+
 GPU_BATCH = 8  # images
-READERS = 4  # threads that decode files, where this process has as many cores
+THREADS = 4  # that decode files, and as many that count labels, where this process has as many cores
 WAITING = 4  # batches' worth of images that may wait for others of their size
 
 FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -57,6 +60,7 @@ def evaluate(
     flips: str = "none",
     shard: tuple[int, int] = (0, 1),
     batch: int = 1,
+    area: float = math.inf,
     on_image: Callable[[Pair, ConfusionMatrix], None] | None = None,
 ) -> ConfusionMatrix:
     """Every pair once, counted in one confusion matrix.
@@ -69,6 +73,7 @@ def evaluate(
         shard: (rank, world): of every `world` pairs only the one at `rank` is read and counted; the matrices of
             all ranks add up to that of all pairs.
         batch: images of equal size that the network gets at once; for backends that take any number.
+        area: the most pixels of a batch, at the network's scale; a single image may have more.
         on_image: told of every pair and its own confusion matrix, as soon as it is known. With a batch above 1
             the order is not that of the pairs.
 
@@ -76,10 +81,14 @@ def evaluate(
         InputError: a file cannot be read, sizes differ, a mask holds a value that is no class of the model, or
             flips are asked of a model that returns a class map.
     """
-    total = ConfusionMatrix(len(segmenter.spec.classes))
+    classes = len(segmenter.spec.classes)
+    total = ConfusionMatrix(classes)
     mine = islice(pairs, shard[0], None, shard[1])
-    for pair, truth, predicted in _predictions(segmenter, mine, flips, batch):
-        matrix = ConfusionMatrix(len(segmenter.spec.classes)).add(truth, predicted)
+
+    def count(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> ConfusionMatrix:
+        return ConfusionMatrix(classes).add(truth, predicted)
+
+    for pair, matrix in _predictions(segmenter, mine, count, flips, batch, area):
         total.counts += matrix.counts
         if on_image:
             on_image(pair, matrix)
@@ -94,26 +103,39 @@ def default_batch(backend: Backend) -> int:
 
 def segment_pairs(segmenter: Segmenter, pairs: Iterable[Pair]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """True and predicted labels (H, W) of each pair, in order; files are read ahead while the network runs."""
-    for _, truth, predicted in _predictions(segmenter, pairs, "none", 1):
-        yield truth, predicted
+    for _, labels in _predictions(segmenter, pairs, lambda truth, predicted: (truth, predicted)):
+        yield labels
 
 
 def _predictions(
-    segmenter: Segmenter, pairs: Iterable[Pair], flips: str, batch: int
-) -> Iterator[tuple[Pair, NDArray[np.uint8], NDArray[np.uint8]]]:
+    segmenter: Segmenter,
+    pairs: Iterable[Pair],
+    finish: Callable[[NDArray[np.uint8], NDArray[np.uint8]], T],
+    flips: str = "none",
+    batch: int = 1,
+    area: float = math.inf,
+) -> Iterator[tuple[Pair, T]]:
+    """Each pair with what `finish` makes of its true and predicted labels; in threads, while the network runs on."""
     spec = segmenter.spec
     if flips not in FLIPS:
         raise InputError(f"flips must be one of {', '.join(FLIPS)}, not {flips!r}")
     if flips != "none" and spec.head == "classmap":
         raise InputError(f"{segmenter.backend.path} returns a class map, of which there is no mean: use --flips none")
-    for items in _batches(_read_ahead(pairs, spec), batch):
-        x = np.stack([item.x for item in items])
-        # Outputs are averaged before they are enlarged and decided, as in a single run.
-        outputs = [np.flip(_run(segmenter, np.flip(x, axes)), axes) for axes in FLIPS[flips]]
-        output = outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
-        for item, planes in zip(items, output, strict=True):
-            height, width = item.truth.shape
-            yield item.pair, item.truth, postprocess(planes, spec, (height, width), segmenter.threshold)
+    workers = max(1, min(THREADS, usable_cores() // local_processes()))
+
+    def decide(item: Prepared, planes: NDArray[np.float32]) -> tuple[Pair, T]:
+        height, width = item.truth.shape
+        return item.pair, finish(item.truth, postprocess(planes, spec, (height, width), segmenter.threshold))
+
+    def outputs() -> Iterator[tuple[Prepared, NDArray[np.float32]]]:
+        read = _in_threads(lambda pair: _prepare(pair, spec), ((pair,) for pair in pairs), workers)
+        for items in _batches(read, batch, area):
+            x = np.stack([item.x for item in items])
+            # Outputs are averaged before they are enlarged and decided, as in a single run.
+            flipped = [np.flip(_run(segmenter, np.flip(x, axes)), axes) for axes in FLIPS[flips]]
+            yield from zip(items, flipped[0] if len(flipped) == 1 else np.mean(flipped, axis=0), strict=True)
+
+    yield from _in_threads(decide, outputs(), workers)
 
 
 def _run(segmenter: Segmenter, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,32 +146,32 @@ def _run(segmenter: Segmenter, x: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = pad_image(x, padded_size((height, width), segmenter.spec.multiple), segmenter.spec.padding)
     try:
         return segmenter.backend.run(padded)[..., :height, :width]
-    except BackendError as error:
-        if "out of memory" not in str(error).lower():
-            raise
+    except OutOfMemoryError:
+        pass
     half = len(x) // 2  # outside of the handler: the error holds what the failed pass had in memory
     return np.concatenate([_run(segmenter, part) for part in (x[:half], x[half:])])
 
 
-def _batches(items: Iterable[Prepared], batch: int) -> Iterator[list[Prepared]]:
-    """Lists of `batch` items whose images have one size, as soon as they are full; smaller where too many wait."""
+def _batches(items: Iterable[Prepared], batch: int, area: float) -> Iterator[list[Prepared]]:
+    """Lists of items whose images have one size, as soon as they are full; smaller where too many wait."""
     waiting: dict[tuple[int, ...], list[Prepared]] = defaultdict(list)
     for item in items:
-        waiting[item.x.shape].append(item)
-        if len(waiting[item.x.shape]) >= batch:
-            yield waiting.pop(item.x.shape)
+        size = item.x.shape
+        waiting[size].append(item)
+        if len(waiting[size]) >= min(batch, area // (size[1] * size[2])):
+            yield waiting.pop(size)
         elif sum(map(len, waiting.values())) >= WAITING * batch:
             yield waiting.pop(next(iter(waiting)))  # the size that has waited longest
     yield from waiting.values()
 
 
-def _read_ahead(pairs: Iterable[Pair], spec: ModelSpec) -> Iterator[Prepared]:
-    workers = max(1, min(READERS, usable_cores() // local_processes()))
-    waiting: deque[Future[Prepared]] = deque()
+def _in_threads(work: Callable[..., T], items: Iterable[tuple[Any, ...]], workers: int) -> Iterator[T]:
+    """`work(*item)` of each item, in order, a few items ahead of what is taken."""
+    waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for pair in pairs:
-                waiting.append(pool.submit(_prepare, pair, spec))
+            for item in items:
+                waiting.append(pool.submit(work, *item))
                 if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:

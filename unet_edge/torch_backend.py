@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from unet_edge_runtime.backend import Backend
-from unet_edge_runtime.errors import BackendError
+from unet_edge_runtime.errors import BackendError, OutOfMemoryError
 
 from .checkpoint import read_checkpoint
-from .device import pick_device, prefers_channels_last
+from .device import is_out_of_memory, pick_device, prefers_channels_last
 from .model import UNet
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class TorchBackend(Backend):
                 x = torch.from_numpy(batch).to(self.device, memory_format=self.layout)
                 result: NDArray[np.generic] = self.model(x).float().cpu().contiguous().numpy()
         except RuntimeError as error:
-            raise BackendError(f"{self.path}: PyTorch failed on {self.device} ({str(error).splitlines()[0]})") from None
+            kind = OutOfMemoryError if is_out_of_memory(error) else BackendError
+            raise kind(f"{self.path}: PyTorch failed on {self.device} ({str(error).splitlines()[0]})") from None
         finally:
             self.model.train(was_training)
         return result

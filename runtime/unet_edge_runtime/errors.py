@@ -5,7 +5,8 @@
     │   └── DatasetError     all problems of a data set, together
     ├── ModelFileError       a checkpoint or artefact that is damaged, foreign or inconsistent
     ├── BackendError         this backend cannot run here, or not this model
-    │   └── MissingExtraError   an optional package is not installed
+    │   ├── MissingExtraError   an optional package is not installed
+    │   └── OutOfMemoryError    the device's memory does not hold what the model needs for this input
     ├── AgreementError       two paths that must agree do not
     └── TrainingError        training cannot go on
 
@@ -22,6 +23,7 @@ __all__ = [
     "InputError",
     "MissingExtraError",
     "ModelFileError",
+    "OutOfMemoryError",
     "TrainingError",
     "UnetEdgeError",
 ]
@@ -72,6 +74,10 @@ class MissingExtraError(BackendError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}: pip install 'unet-edge[{extra}]'")
+
+
+class OutOfMemoryError(BackendError):
+    """The device's memory does not hold what the model needs for this input; a smaller one may fit."""
 
 
 class AgreementError(UnetEdgeError):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.gpu import FakeGpu
 from unet_edge.checkpoint import save_checkpoint
 from unet_edge.torch_backend import TorchBackend
 from unet_edge_runtime.errors import BackendError
@@ -14,12 +15,6 @@ def checkpoint(tmp_path_factory, make_model, make_spec):
     path = tmp_path_factory.mktemp("precision") / "net.pth"
     save_checkpoint(path, make_model(seed=3), make_spec(), {})
     return path
-
-
-class FakeGpu(str):
-    """A device that computes on the processor and says that it is a GPU."""
-
-    type = "cuda"
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from unet_edge.device import prefers_channels_last
+from unet_edge.device import is_out_of_memory, prefers_channels_last
 from unet_edge.model import CHECKPOINTING
 from unet_edge_runtime.errors import TrainingError
 from unet_edge_runtime.spec import IGNORE_LABEL
 
 from .compiling import compile_failure, compiled
 from .heap import keep_freed_memory
-from .memory import Snapshot, fitting_policy, is_out_of_memory, usable_memory
+from .memory import Snapshot, fitting_policy, usable_memory
 from .precision import resolve
 
 if TYPE_CHECKING:

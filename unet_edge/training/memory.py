@@ -10,13 +10,13 @@ from contextlib import contextmanager
 import torch
 
 from unet_edge.data import resources
+from unet_edge.device import is_out_of_memory
 from unet_edge.model import CHECKPOINTING, UNet, UNetConfig
 from unet_edge_runtime.errors import TrainingError
 
 __all__ = [
     "Snapshot",
     "fitting_policy",
-    "is_out_of_memory",
     "saved_bytes",
     "step_bytes",
     "told_when_full",
@@ -25,17 +25,6 @@ __all__ = [
 
 Shape = tuple[int, int, int, int]
 
-# What torch says where it raises no class of its own, in small letters: CUDA's driver and MPS, Metal's limit of one
-# buffer, cuDNN, cuBLAS, the CPU.
-OUT_OF_MEMORY_TEXTS = (
-    "out of memory",
-    "invalid buffer size",
-    "cudnn_status_alloc_failed",
-    "cublas_status_alloc_failed",
-    "can't allocate memory",
-    "unable to find an engine to execute",  # cuDNN without room for any algorithm's workspace
-    "unable to find a valid cudnn algorithm",
-)
 # Share of the free memory that a step may take. On a CPU the heap holds more than what is in use
 # (benchmarks/MEMORY.md), and a lack of memory ends the process, where a GPU's can be cured.
 SHARES = {"cpu": 0.65, "cuda": 0.9, "mps": 0.9}
@@ -43,14 +32,6 @@ LOSS_COPIES = 16  # fp32 tensors of the logits' size that a loss with its sortin
 BACKWARD_LOGITS = 3  # of these while the network's gradients are computed
 WORK_COPIES = 3  # of the largest activation, while a block's gradients are computed
 WEIGHT_COPIES = 4  # gradients, two values of the optimizer's, one of work
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that the device's memory is used up, on CUDA, MPS or the CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(part in text for part in OUT_OF_MEMORY_TEXTS)
 
 
 class Snapshot:

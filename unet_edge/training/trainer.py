@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Trainer"]
 
+WORTH_SAVING = 60  # seconds of training that a validation must not put at risk
 NORM_BATCHES = 50  # until then a running mean still holds its first value: 0.9**50 is half a percent of it
 
 
@@ -160,6 +161,20 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         progress = self.progress
+        if progress.batch < len(self.batches):  # otherwise the run ended while it validated
+            self._learn()
+            if time.monotonic() - self._saved_time > WORTH_SAVING:
+                self.save_last()
+        self._validate()
+        progress.next_epoch()
+        self.save_last()
+        self._draw_curves()
+        if self.world.any(self.interrupt.requested) and not self.finished:
+            self._stop()
+
+    def _learn(self) -> None:
+        """The epoch's batches, or what is left of them."""
+        progress = self.progress
         self.batches.epoch, self.batches.start = progress.epoch, progress.batch
         whole = len(self.split.train)
         left = max(0, whole - progress.batch * self.config.batch_size * self.world.size)
@@ -172,7 +187,7 @@ class Trainer:
                 seconds, done = seconds + time.monotonic() - mark, done + len(images) * self.world.size
                 self._between_steps()
                 mark = time.monotonic()
-        self._end_epoch(done / max(seconds, 1e-9))
+        self._record_epoch(done / max(seconds, 1e-9))
 
     def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> None:
         progress = self.progress
@@ -218,7 +233,7 @@ class Trainer:
         by_steps = 0 < steps <= self.progress.step - self._saved_step
         return by_steps or 0 < minutes * 60 <= time.monotonic() - self._saved_time
 
-    def _end_epoch(self, images_per_second: float) -> None:
+    def _record_epoch(self, images_per_second: float) -> None:
         progress = self.progress
         self._record(
             {
@@ -233,12 +248,6 @@ class Trainer:
             }
         )
         self.tracker.scalars(progress.step, {"train/images_per_second": images_per_second})
-        self._validate()
-        progress.next_epoch()
-        self.save_last()
-        self._draw_curves()
-        if self.world.any(self.interrupt.requested) and not self.finished:
-            self._stop()
 
     def _validate(self) -> None:
         progress, is_best, segmenter = self.progress, True, None

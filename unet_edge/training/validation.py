@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from unet_edge.evaluation import evaluate
 from unet_edge.torch_backend import TorchBackend
+from unet_edge_runtime.errors import OutOfMemoryError
 from unet_edge_runtime.mask import labels_from_mask, read_mask
 from unet_edge_runtime.segmenter import Segmenter
 
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from unet_edge.data.pairing import Pair
+    from unet_edge.model import UNet
+    from unet_edge_runtime.scores import ConfusionMatrix
     from unet_edge_runtime.segmenter import Segmentation
 
     from .trainer import Trainer
@@ -40,17 +47,38 @@ class Look:
 
 
 def score(trainer: Trainer) -> tuple[Segmenter, dict[str, Any]]:
-    """The trainer's network on all of its validation images, each process its share; the same in every process."""
-    world, pairs = trainer.world, trainer.split.val
-    world.share(trainer.result)
-    segmenter = Segmenter(TorchBackend.from_model(trainer.result, trainer.spec, trainer.device))
-    # Where training had to go in smaller parts, so must this.
-    parts = max(1, trainer.config.batch_size // trainer.engine.micro)
-    batch = parts if trainer.device.type == "cuda" else 1
+    """The trainer's network on all of its validation images, each process its share; the same in every process.
+
+    Where a GPU does not hold an image, all of them are done on the CPU, which gives the same labels.
+    """
+    trainer.world.share(trainer.result)
+    try:
+        segmenter, matrix = _counted(trainer, trainer.result, trainer.device)
+    except OutOfMemoryError:
+        if trainer.device.type == "cpu":
+            raise
+    else:
+        return segmenter, _summed(trainer, matrix)
+    # Outside of the handler: the error's traceback holds what the failed pass had in memory.
+    trainer.reporter.note(f"out of memory on {trainer.device}: this validation is done on the CPU")
+    segmenter, matrix = _counted(trainer, copy.deepcopy(trainer.result).cpu(), torch.device("cpu"))
+    return segmenter, _summed(trainer, matrix)
+
+
+def _counted(trainer: Trainer, model: UNet, device: torch.device) -> tuple[Segmenter, ConfusionMatrix]:
+    world, config, pairs = trainer.world, trainer.config, trainer.split.val
+    segmenter = Segmenter(TorchBackend.from_model(model, trainer.spec, device))
+    # Where training had to go in smaller parts, so must this; and whole images are larger than crops.
+    batch = max(1, config.batch_size // trainer.engine.micro) if device.type == "cuda" else 1
+    area = batch * math.prod(config.crop) if config.crop else math.inf
     with trainer.reporter.validating(len(pairs[world.rank :: world.size])) as seen:
-        matrix = evaluate(segmenter, pairs, shard=(world.rank, world.size), batch=batch, on_image=seen)
-    matrix.counts = world.all_sum(matrix.counts)
-    return segmenter, matrix.summary(trainer.spec)
+        share = (world.rank, world.size)
+        return segmenter, evaluate(segmenter, pairs, shard=share, batch=batch, area=area, on_image=seen)
+
+
+def _summed(trainer: Trainer, matrix: ConfusionMatrix) -> dict[str, Any]:
+    matrix.counts = trainer.world.all_sum(matrix.counts)
+    return matrix.summary(trainer.spec)
 
 
 def show(trainer: Trainer, segmenter: Segmenter, is_best: bool) -> None:

@@ -7,13 +7,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from unet_edge.data import resources
+from unet_edge.device import is_out_of_memory
 from unet_edge.losses import make_loss
 from unet_edge.model import CHECKPOINTING, UNet, UNetConfig
 from unet_edge.training.memory import (
     SHARES,
     Snapshot,
     fitting_policy,
-    is_out_of_memory,
     step_bytes,
     usable_memory,
 )

@@ -10,6 +10,7 @@ import torch
 
 from unet_edge.checkpoint import read_checkpoint
 from unet_edge.cli.progress import ConsoleReporter
+from unet_edge.training import trainer as trainer_module
 from unet_edge.training.run_folder import RunFolder
 from unet_edge.training.start import DataConfig, resume, train
 from unet_edge_runtime.errors import DatasetError, InputError, TrainingError
@@ -68,6 +69,33 @@ def test_a_crash_in_the_first_epoch_can_be_resumed(tmp_path, pairs_folder, monke
             train(DataConfig(*pairs_folder), tmp_path / "run", SMALL, QUICK, "cpu")
     whole = train(DataConfig(*pairs_folder), tmp_path / "whole", SMALL, QUICK, "cpu")
     assert resume(tmp_path / "run", "cpu") == whole
+
+
+def test_a_validation_that_fails_costs_nothing_but_itself(tmp_path, pairs_folder, monkeypatch):
+    data, steps = DataConfig(*pairs_folder, validation=25), []
+
+    def crash(trainer):
+        raise MemoryError
+
+    whole = train(data, tmp_path / "whole", SMALL, QUICK, "cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "WORTH_SAVING", 0)
+        patch.setattr(trainer_module, "score", crash)
+        with pytest.raises(TrainingError, match="out of memory"):
+            train(data, tmp_path / "run", SMALL, QUICK, "cpu")
+    done = read_checkpoint(tmp_path / "run" / "last.pth").state["step"]
+    monkeypatch.setattr(trainer_module.Engine, "step", counted(trainer_module.Engine.step, steps))
+    assert resume(tmp_path / "run", "cpu") == whole
+    assert done == 5
+    assert len(steps) == 2 * done  # those of the other two epochs
+    a, b = weights(tmp_path / "whole" / "last.pth"), weights(tmp_path / "run" / "last.pth")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    events = [[r["event"] for r in RunFolder(tmp_path / name).read_metrics()] for name in ("whole", "run")]
+    assert events == [["train", "validation"] * 3] * 2
+
+
+def counted(function, calls):
+    return lambda *arguments: calls.append(1) or function(*arguments)
 
 
 def test_more_epochs_start_a_new_course_of_the_learning_rate(tmp_path, pairs_folder):
