@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -135,7 +136,17 @@ def _check_storage(weights: Mapping[str, Tensor], path: Path) -> None:
         raise ModelFileError(f"{path}: claims more weights than it holds: use another copy")
 
 
+def _check_packing(path: Path) -> None:
+    """torch never compresses; what is compressed could fill all memory before anything of it is looked at."""
+    unpacked = 0
+    with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:  # what is no archive is torch's to name
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked and unpacked > path.stat().st_size:
+        raise ModelFileError(f"{path}: is compressed, as no checkpoint of PyTorch is: use another copy")
+
+
 def _load(path: Path) -> dict[str, Any]:
+    _check_packing(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
     except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -213,3 +214,16 @@ def test_a_small_file_that_claims_huge_weights_is_refused(tmp_path, model):
     assert (tmp_path / "huge.pth").stat().st_size < 1e6
     with pytest.raises(ModelFileError, match="claims more weights than it holds"):
         read_checkpoint(tmp_path / "huge.pth")
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"weights": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for entry in plain.infolist():
+            small.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / "small.pth").stat().st_size < 1e5
+    with pytest.raises(ModelFileError, match="is compressed, as no checkpoint of PyTorch is"):
+        read_checkpoint(tmp_path / "small.pth")

@@ -229,4 +229,6 @@ def _pair_from_dict(data: Mapping[str, Any]) -> Pair:
     values = [data[key] for key in ("name", "image", "mask")]
     if not all(isinstance(value, str) and value for value in values):
         raise ValueError("a pair is name, image and mask, all text")
+    if Path(values[0]).name != values[0]:
+        raise ValueError(f"{values[0]!r} is no name of a file")  # pictures are written under it
     return Pair(values[0], Path(values[1]), Path(values[2]))

@@ -177,7 +177,9 @@ def test_saved_and_read_back(cars, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "data", [{}, {"train": []}, {"train": [{"name": "a"}], "val": []}, {"train": [3], "val": []}, [], {"train": 1},
-             {"train": [{"name": "a", "image": None, "mask": "m"}], "val": []}]
+             {"train": [{"name": "a", "image": None, "mask": "m"}], "val": []},
+             {"train": [], "val": [{"name": "../../a", "image": "i", "mask": "m"}]},
+             {"train": [], "val": [{"name": "/a", "image": "i", "mask": "m"}]}]
 )  # fmt: skip
 def test_a_damaged_split(data):
     with pytest.raises(InputError, match=r"run/split\.json is damaged"):

@@ -147,3 +147,15 @@ def test_a_login_in_netrc_counts_for_its_host_only(monkeypatch, tmp_path):
     assert _mode(wandb.Settings(base_url="https://another.example")) == "offline"
     file.write_text("machine ???\nnonsense")
     assert _mode(wandb.Settings(base_url="https://own.example")) == "offline"
+
+
+@pytest.mark.slow
+def test_a_run_of_that_name_stays_in_its_folder(tmp_path, environment):
+    """Whoever made the folder may have written any name into it."""
+    folder = tmp_path / "cars"
+    folder.mkdir()
+    (folder / "tracking.json").write_text(json.dumps({"wandb": {"id": "../../elsewhere"}}))
+    subprocess.run(command(folder, 0, 2), env=environment, timeout=120, check=True)
+    run_id = json.loads((folder / "tracking.json").read_text())["wandb"]["id"]
+    assert run_id.isalnum()
+    assert not list(tmp_path.glob("*elsewhere*"))

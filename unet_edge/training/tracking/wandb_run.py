@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ class WandbRun:
     def __init__(self, folder: Path, config: dict[str, Any], start_step: int) -> None:
         place = folder / "wandb"
         place.mkdir(parents=True, exist_ok=True)
-        known = recall(folder, "wandb").get("id")
-        run_id = known or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        known = str(recall(folder, "wandb").get("id", ""))
+        run_id = (
+            (known if re.fullmatch(r"[\w-]+", known) else "") or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+        )
         self._mark = place / f"recorded-{run_id}"
         self._recorded, self._step = _read_number(self._mark), -1
         mode = _mode(wandb.setup().settings)
