@@ -162,6 +162,8 @@ def _go_on(
     reporter: Reporter | None,
     trackers: tuple[str, ...] | None,
 ) -> dict[str, Any]:
+    if world.from_writer(run.last.exists) and world.any(not run.last.exists()):
+        raise InputError(f"{run.last} is not on every machine: put the run's folder on a disk that all of them share")
     run.check_resumable()
     checkpoint = read_checkpoint(run.last)
     split = Split.from_dict(run.read_split(), str(run.split))

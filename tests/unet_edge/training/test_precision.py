@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from unet_edge.model import UNet, UNetConfig
 from unet_edge.training.config import TrainConfig
 from unet_edge.training.engine import MOST_SKIPPED, Engine
-from unet_edge.training.precision import resolve
+from unet_edge.training.precision import Precision, resolve
 from unet_edge_runtime.errors import BackendError, InputError, TrainingError
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
@@ -203,3 +203,11 @@ def test_a_restored_engine_scales_as_before():
     again.step(*batch())
     assert again.precision.scaler.get_scale() == engine.precision.scaler.get_scale()
     make_engine("fp32").restore(engine.state())  # a run that goes on without a scaler does not miss it
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cpu", 2), ("cuda", 2), ("mps", 5)])
+def test_what_half_precision_keeps(device, expected):
+    """On MPS autocast leaves batch norm in fp32 and keeps its input, its output and the next layer's rounded input."""
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    assert Precision("bf16", device, scaler).bytes_per_value == expected
+    assert Precision("fp32", device, scaler).bytes_per_value == 4

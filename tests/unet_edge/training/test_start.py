@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from unet_edge.checkpoint import read_checkpoint
+from unet_edge.training import start
 from unet_edge.training.config import TrainConfig
-from unet_edge.training.start import DataConfig, NetworkConfig, train
+from unet_edge.training.distributed import World
+from unet_edge.training.start import DataConfig, NetworkConfig, resume, train
 from unet_edge_runtime.errors import InputError, TrainingError
 
-from .conftest import QUICK, SMALL, StopAfter, weights
+from .conftest import CPU, QUICK, SMALL, StopAfter, weights
 
 
 def test_a_folder_with_a_run_is_not_overwritten(trained, pairs_folder):
@@ -65,3 +67,12 @@ def test_a_crop_larger_than_every_image_is_said(tmp_path, pairs_folder, crop, wa
     assert (
         any(f"at most 48x64 after --scale 1, less than --crop {crop[0]}x{crop[1]}" in line for line in said) == warned
     )
+
+
+def test_a_folder_that_only_one_machine_sees_is_named(tmp_path, monkeypatch):
+    """As when the others have a folder of the same name on disks of their own."""
+    monkeypatch.setattr(start, "current", lambda: World(1, 2))
+    for name, answer in {"device": CPU, "join": World(), "from_writer": True, "any": True}.items():
+        monkeypatch.setattr(World, name, lambda *unused, answer=answer: answer)
+    with pytest.raises(InputError, match="is not on every machine: put the run's folder on a disk that all of them"):
+        resume(tmp_path / "run", "cpu")
