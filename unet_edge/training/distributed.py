@@ -223,17 +223,15 @@ class World:
         self.any(False)
 
     def share(self, module: torch.nn.Module) -> None:
-        """Give every process the writer's weights and statistics.
+        """Give every process the writer's running statistics of batch norm, to which each has added its own batches.
 
-        Between two steps the running statistics of batch norm differ: each process has added its own batch.
+        Weights are equal already: all processes change them by the same gradients.
         """
         if self.size > 1:
             from torch import distributed
 
-            for tensor in module.state_dict().values():
-                travelling = tensor.contiguous()  # the memory layout may differ from machine to machine
-                distributed.broadcast(travelling, src=0)
-                tensor.copy_(travelling)
+            for buffer in module.buffers():
+                distributed.broadcast(buffer, src=0)
 
     def wrap(self, model: torch.nn.Module, sync_norm: bool = False) -> torch.nn.Module:
         """DistributedDataParallel around a model on this process's device; a model alone in the world stays as it is.
