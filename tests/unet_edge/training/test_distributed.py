@@ -139,12 +139,16 @@ def test_sharded_evaluation_is_that_of_one_process(real_data, small_checkpoint, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("task", "tolerance"), [("run_frozen", 1e-6), ("run_synchronised", 5e-4), ("run_in_parts", 1e-6)]
+    ("task", "tolerance", "dice_tolerance"),
+    [("run_frozen", 1e-6, 1e-3), ("run_synchronised", 5e-4, 1e-2), ("run_in_parts", 1e-6, 1e-3)],
 )
-def test_a_run_of_two_processes_has_the_course_of_one_with_twice_the_batch(tmp_path, small_checkpoint, task, tolerance):
+def test_a_run_of_two_processes_has_the_course_of_one_with_twice_the_batch(
+    tmp_path, small_checkpoint, task, tolerance, dice_tolerance
+):
     """Losses, scores and weights; with ordinary batch norm, which sees half the batch, they would differ.
 
-    Batch norm on a batch's statistics makes a convolution's scale matter little, so its weights drift with rounding.
+    Batch norm on a batch's statistics makes a convolution's scale matter little, so its weights drift with rounding,
+    by how much depends on the processor, and the few pixels that are hardly decided follow them.
     """
     images, masks = write_pairs(tmp_path)
     environment = {"IMAGES": str(images), "MASKS": str(masks), "CHECKPOINT": str(small_checkpoint)}
@@ -158,7 +162,7 @@ def test_a_run_of_two_processes_has_the_course_of_one_with_twice_the_batch(tmp_p
     )
     assert losses[0][3] < 0.95 * losses[0][0]  # there is a course
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert dice[1] == pytest.approx(dice[0], rel=1e-3)
+    assert dice[1] == pytest.approx(dice[0], rel=dice_tolerance)
     weights = [read_checkpoint(run.last).weights for run in (one, two)]
     for name, expected in weights[0].items():
         assert torch.allclose(weights[1][name].double(), expected.double(), rtol=0, atol=tolerance), name
