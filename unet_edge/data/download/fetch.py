@@ -65,14 +65,15 @@ def fetch(
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    failures = 0
+    failures, reached = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             _attempt(url, part, limit, headers or {}, progress, target.name)
             break
         except _BrokenError as error:
-            failures = failures + 1 if _size(part) <= before else 0
+            # Where nothing can be continued, the part is often larger than before but not than ever.
+            failures = failures + 1 if _size(part) <= reached else 0
+            reached = max(reached, _size(part))
             if failures >= ATTEMPTS:
                 raise InputError(f"{url}: {error}: try again later; {_size(part)} bytes are kept in {part}") from None
             time.sleep(pause * 2**failures)

@@ -77,6 +77,13 @@ def test_a_server_without_ranges_starts_again(get, server):
     assert len(server.seen) == 2
 
 
+def test_a_server_without_ranges_that_breaks_off_here_and_there_is_given_up(get, server):
+    server.ranges, server.cut = False, [1000, 2000] * 50
+    with pytest.raises(InputError, match="the connection ended after 1000 of 3145728 bytes: try again later"):
+        get()
+    assert len(server.seen) == 2 + module.ATTEMPTS
+
+
 def test_a_whole_part_without_its_end_is_taken(get, server, tmp_path):
     folder = tmp_path / "into"
     folder.mkdir()
