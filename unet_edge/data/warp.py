@@ -23,6 +23,7 @@ __all__ = ["Warp", "draw_window", "warped"]
 CELLS = 4  # elastic control points along the shorter side
 LIMIT = 2.0  # of their displacement, in standard deviations
 OVERSHOOT = 1.5  # bicubic interpolation between control points goes beyond them by less than this
+STEPS = 24  # bicubic places a control point; bilinear between these looks the same and takes a quarter of the time
 
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
@@ -146,6 +147,8 @@ def _bends(size: tuple[int, int], bend: float, part: Window, choice: random.Rand
     short = min(size)
     points = [max(2, round(CELLS * side / short)) for side in size]
     drawn = torch.randn((1, 2, *points), generator=torch.Generator().manual_seed(choice.getrandbits(63)))
-    moves = F.interpolate(drawn.clamp(-LIMIT, LIMIT) * bend, size, mode="bicubic", align_corners=False)
     sides = torch.tensor([part[1].stop - part[1].start, part[0].stop - part[0].start])
-    return (moves * (2 / sides)[:, None, None]).permute(0, 2, 3, 1)
+    moves = drawn.clamp(-LIMIT, LIMIT) * (2 * bend / sides)[:, None, None]
+    steps = [min(side, STEPS * count) for side, count in zip(size, points, strict=True)]
+    moves = F.interpolate(moves, steps, mode="bicubic", align_corners=False)
+    return F.interpolate(moves, size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)

@@ -8,6 +8,7 @@ import torch
 
 from unet_edge.checkpoint import class_infos
 from unet_edge.data import augment as augment_module
+from unet_edge.data import warp as warp_module
 from unet_edge.data.augment import LEVELS, Augmenter
 from unet_edge.data.intensity import Intensity
 from unet_edge.data.warp import Warp, draw_window, warped
@@ -122,6 +123,16 @@ def test_elastic_deformation_is_as_strong_in_both_directions():
             moved[axis].append((x[0].numpy() - ramp[:, :, axis])[20:-20, 20:-20].std() * 400)
     assert np.mean(moved[0]) == pytest.approx(np.mean(moved[1]), rel=0.3)
     assert 0.5 * 0.02 * 120 < np.mean(moved) < 1.2 * 0.02 * 120
+
+
+def test_elastic_deformation_is_as_smooth_as_bicubic_interpolation(monkeypatch):
+    ramp = np.zeros((240, 360, 2), np.float32)
+    ramp[:, :, 0] = np.arange(360) / 400
+    whole, bent, moved = (slice(0, 240), slice(0, 360)), Warp(1, (1, 1), 0, elastic=0.02), []
+    for steps in (warp_module.STEPS, 10**6):  # the second one: none of it is linear
+        monkeypatch.setattr(warp_module, "STEPS", steps)
+        moved.append(warped(ramp, whole, bent, random.Random(3), make_spec(1))[0].numpy() * 400)
+    assert np.abs(moved[0] - moved[1]).max() < 0.03 * 0.02 * 240
 
 
 @pytest.mark.parametrize("level", LEVELS)
