@@ -1,8 +1,10 @@
-"""How well the edges of a mask follow those of an image, here, elsewhere and mirrored."""
+"""How well the edges of a mask follow those of an image, here, elsewhere, mirrored and turned."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +12,17 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MIRRORS", "Fit", "edge_ranks", "fit_here", "mask_edges", "measure_fit"]
+__all__ = ["TURNS", "Fit", "edge_ranks", "fit_here", "mask_edges", "measure_fit"]
 
-MIRRORS = {"left to right": (1, -1), "top to bottom": (-1, 1), "both ways": (-1, -1)}
-"""Ways to mirror a mask, with the steps through its rows and columns."""
+TURNS: dict[str, Callable[[NDArray[np.bool_]], NDArray[np.bool_]]] = {
+    "mirrored left to right": np.fliplr,
+    "mirrored top to bottom": np.flipud,
+    "mirrored both ways": partial(np.rot90, k=2),
+    "mirrored at the diagonal (rows and columns exchanged)": np.transpose,
+    "turned a quarter to the left": np.rot90,
+    "turned a quarter to the right": partial(np.rot90, k=-1),
+}
+"""Ways to mirror or turn a mask; the first three keep any shape, the others only that of a square."""
 
 NEAR = 2  # pixels of the reduced picture: a drawn outline is no nearer to the true one
 LEAST_EDGE = 32  # pixels: fewer say nothing
@@ -28,13 +37,13 @@ class Fit:
         here: with the mask where it is, up to `NEAR` pixels.
         best: with the mask moved to where it fits best.
         move: that place, (down, right) in shares of the picture's sides.
-        mirrored: as `here` for the mask mirrored in each of `MIRRORS`.
+        turned: as `here` for each of `TURNS` that keeps the mask's shape.
     """
 
     here: float
     best: float
     move: tuple[float, float]
-    mirrored: tuple[float, float, float]
+    turned: tuple[float, ...]
 
 
 def edge_ranks(picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -80,9 +89,9 @@ def measure_fit(ranks: NDArray[np.float32], edges: NDArray[np.bool_]) -> Fit | N
     height, width = edges.shape
     place = divmod(int(correlation.argmax()), correlation.shape[1])
     down, right = ((at + side // 2) % side - side // 2 for at, side in zip(place, correlation.shape, strict=True))
-    mirrored = [fit_here(ranks, edges[::rows, ::columns]) for rows, columns in MIRRORS.values()]
+    turned = [mask for turn in TURNS.values() if (mask := turn(edges)).shape == edges.shape]
     here, best = fit_here(ranks, edges), float(correlation.max())
-    return Fit(here, max(here, best), (down / height, right / width), (mirrored[0], mirrored[1], mirrored[2]))
+    return Fit(here, max(here, best), (down / height, right / width), tuple(fit_here(ranks, mask) for mask in turned))
 
 
 def fit_here(ranks: NDArray[np.float32], edges: NDArray[np.bool_]) -> float:

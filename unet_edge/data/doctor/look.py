@@ -29,7 +29,7 @@ THUMB = 16  # pixels of both sides of what images are compared by
 MANY_VALUES = 64  # a picture with more is no mask
 ROWS = 32  # that tell a photo from a mask
 SMALL_AREAS = 256  # different areas that are kept of each class in a mask, the smallest ones
-FORMAT = 1  # of what is remembered
+FORMAT = 2  # of what is remembered
 
 
 @dataclass(frozen=True)
@@ -163,9 +163,7 @@ def _saved(pair: Pair, image: Any, mask: Any) -> Look | None:
             },
         )
         fit = (
-            None
-            if mask[3] is None
-            else Fit(**{**mask[3], **{key: tuple(mask[3][key]) for key in ("move", "mirrored")}})
+            None if mask[3] is None else Fit(**{**mask[3], **{key: tuple(mask[3][key]) for key in ("move", "turned")}})
         )
     except (TypeError, ValueError, KeyError, IndexError, AttributeError):
         return None

@@ -11,7 +11,7 @@ import numpy as np
 from unet_edge.data.pairing import Pair
 from unet_edge_runtime.errors import InputError
 
-from .fit import MIRRORS, Fit, edge_ranks, fit_here, mask_edges
+from .fit import TURNS, Fit, edge_ranks, fit_here, mask_edges
 from .look import Look
 from .reduced import as_picture, read_quickly, reduced, reduced_labels
 from .suspicion import Suspicion, name_some
@@ -19,7 +19,7 @@ from .suspicion import Suspicion, name_some
 __all__ = ["find_misfits"]
 
 # Shares of the data set's usual fit, set on six real data sets so that next to no true pair is suspected.
-MIRRORED, MOVED, FOREIGN = 0.2, 0.3, 0.05
+TURNED, MOVED, FOREIGN = 0.2, 0.3, 0.05
 BELOW = 3.0  # standard deviations under the usual fit that a foreign mask has
 LEAST_SPREAD = 0.05  # of the usual fit, as standard deviation
 NO_FIT = 0.04  # a usual fit below it: outlines do not follow edges, and nothing can be told
@@ -49,10 +49,10 @@ def find_misfits(looks: Sequence[Look]) -> list[Suspicion]:
 
 
 def _kind(fit: Fit, usual: float, low: float) -> str | None:
-    best = max(fit.mirrored)
-    if best - fit.here > MIRRORED * usual:
+    best = max(fit.turned)
+    if best - fit.here > TURNED * usual:
         # Of a symmetric object two ways fit alike: the first is the simplest.
-        ways = zip(MIRRORS, fit.mirrored, strict=True)
+        ways = zip(TURNS, fit.turned, strict=False)
         return next(way for way, found in ways if found > best - FOREIGN * usual)
     if fit.best - fit.here > MOVED * usual:
         return "moved"
@@ -65,9 +65,11 @@ def _suspicion(kind: str, items: list[tuple[Pair, Fit]], judged: int) -> Suspici
     names = f": {name_some(pairs)}" if len(pairs) > 1 else ""
     fits = "fit" if len(pairs) > 1 else "fits"
     all_of_them = "; so many look like a fault in how the masks were made" if len(pairs) > MOST * judged else ""
-    if kind in MIRRORS:
-        text = f"{count} {fits} better mirrored {kind}{names}: look at the sheet and mirror them back{all_of_them}"
-        return Suspicion("mirrored", text, pairs)
+    if kind in TURNS:
+        word = kind.split()[0]
+        remedy = f"{word.removesuffix('ed')} them back"
+        text = f"{count} {fits} better {kind}{names}: look at the sheet and {remedy}{all_of_them}"
+        return Suspicion(word, text, pairs)
     if kind == "moved":
         down, right = items[0][1].move
         vertical = f"{abs(down):.0%} {'down' if down >= 0 else 'up'}"

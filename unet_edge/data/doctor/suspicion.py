@@ -17,7 +17,7 @@ class Suspicion:
     """What looks wrong.
 
     Attributes:
-        kind: one word for machines: leak, duplicate, contradiction, foreign, mirrored, moved, empty, tiny, dark, ...
+        kind: one word for machines: leak, duplicate, contradiction, foreign, mirrored, turned, moved, empty, tiny, ...
         text: one line: what, which files, what to do.
         pairs: the pairs that it is about, the worst first; empty where it is about the whole data set.
         twins: pairs of pairs to look at side by side.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unet_edge.data.doctor.fit import edge_ranks, mask_edges, measure_fit
+from unet_edge.data.doctor.fit import TURNS, edge_ranks, mask_edges, measure_fit
 from unet_edge.data.doctor.misfits import find_misfits
 from unet_edge.data.pairing import pair_files
 from unet_edge_runtime.mask import read_mask
@@ -54,6 +54,25 @@ def test_masks_upside_down_are_found(real_pairs, look, tmp_path, name):
     assert found == {pairs[number].name: "mirrored" for number in (2, 9, 16)}
 
 
+@pytest.mark.parametrize(
+    ("turn", "words"),
+    [
+        (np.transpose, "mirrored at the diagonal"),
+        (lambda mask: np.rot90(mask, -1), "turned a quarter to the left"),
+        (np.rot90, "turned a quarter to the right"),
+    ],
+)
+@pytest.mark.parametrize("name", ["dsb2018", "isbi2012"])
+def test_turned_masks_of_square_images_are_found_and_named(real_data, look, tmp_path, name, turn, words):
+    pairs, _ = pair_files(real_data(name) / "images", real_data(name) / "masks")
+    pairs = [pair for pair in pairs if len(set(read_mask(pair.mask).shape)) == 1][:24]
+    for number in (2, 9, 16):
+        pairs[number] = with_mask(pairs[number], turn(read_mask(pairs[number].mask)), tmp_path)
+    (suspicion,) = find_misfits(look(pairs))
+    assert words in suspicion.text
+    assert {pair.name for pair in suspicion.pairs} == {pairs[number].name for number in (2, 9, 16)}
+
+
 @pytest.mark.parametrize("name", ["brain", "dsb2018", "carvana"])
 def test_masks_in_another_place_are_found(real_pairs, look, tmp_path, name):
     pairs = real_pairs(name)
@@ -96,6 +115,16 @@ def test_the_place_where_a_mask_belongs():
     fit = measure_fit(edge_ranks(picture), mask_edges(labels))
     assert fit.best > fit.here + 0.05
     assert fit.move == pytest.approx((10 / 96, 20 / 128))
+
+
+@pytest.mark.parametrize(("width", "ways"), [(128, 3), (96, 6)])
+def test_only_masks_of_square_images_are_turned_a_quarter(width, ways):
+    labels = np.zeros((96, width), int)
+    labels[10:30, 10:80] = 1
+    picture = np.repeat(200.0 * labels.T[:, :, None], 3, axis=2) if ways == 6 else np.zeros((96, width, 3))
+    fit = measure_fit(edge_ranks(picture.astype(np.float32)), mask_edges(labels))
+    assert len(fit.turned) == ways
+    assert ways == 3 or list(TURNS)[int(np.argmax(fit.turned))].startswith("mirrored at the diagonal")
 
 
 def test_contrast_does_not_matter(brain, look):
