@@ -133,7 +133,11 @@ RECIPE = [
         help="What a pixel of each class counts in ce and focal; balanced: by the classes' shares of all pixels.",
     ),
     recipe("--augment", type=click.Choice(AUGMENTS), help="Random scale, rotation, colour and noise."),
-    recipe("--flip", type=click.Choice(FLIPS), help="Random mirroring."),
+    recipe(
+        "--flip", type=click.Choice(FLIPS),
+        help="Random mirroring, whatever --augment says. It makes classes wrong that differ only by their side, such "
+        "as left and right lung: none for these.",
+    ),
     recipe("--crop", type=SizeType(), help="Train on random crops of this size, in pixels after --scale."),
     recipe("--seed", type=int, help="Of weights, order, augmentation and split."),
     recipe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,9 +38,12 @@ __all__ = [
     "make_spec",
     "oddities",
     "oversized_crop",
+    "sided_classes",
     "versions",
     "with_class_weights",
 ]
+
+SIDES = r"(?<![a-z])(left|right|l|r)(?![a-z])"  # as words of a class's name, lung_left and L included
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,17 @@ def oversized_crop(scan: Scan, spec: ModelSpec, config: TrainConfig) -> list[str
     return [
         f"warning: images are at most {largest[0]}x{largest[1]} after --scale {spec.scale:g}, less than --crop "
         f"{config.crop[0]}x{config.crop[1]}: a side that is shorter stays whole"
+    ]
+
+
+def sided_classes(spec: ModelSpec, config: TrainConfig) -> list[str]:
+    """A warning where mirrored images would make classes such as "left lung" wrong."""
+    sided = [name for name in spec.class_names if re.search(SIDES, name, re.IGNORECASE)]
+    if config.flip == "none" or not sided:
+        return []
+    return [
+        f"warning: --flip {config.flip} mirrors images, and left becomes right ({', '.join(sided)}): "
+        "give --flip none if classes differ only by their side"
     ]
 
 

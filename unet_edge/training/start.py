@@ -29,6 +29,7 @@ from .setup import (
     make_spec,
     oddities,
     oversized_crop,
+    sided_classes,
     versions,
     with_class_weights,
 )
@@ -100,7 +101,7 @@ def train(
         spec = make_spec(data, network, scan)
         model, spec = make_model(network, spec, start, say)
         check_bottleneck(split, scan, spec, wanted)
-        for line in oversized_crop(scan, spec, wanted):
+        for line in oversized_crop(scan, spec, wanted) + sided_classes(spec, wanted):
             say(line)
         fixed = with_class_weights(wanted, scan)
         with told_when_full(target):

@@ -6,6 +6,7 @@ import pytest
 
 from unet_edge.checkpoint import read_checkpoint
 from unet_edge.training.run_folder import RunFolder
+from unet_edge.training.setup import sided_classes
 from unet_edge.training.start import DataConfig, train
 from unet_edge_runtime.errors import DatasetError, InputError
 
@@ -82,3 +83,26 @@ def test_what_is_hardly_meant_is_said(tmp_path, pairs_folder):
         say=said.append,
     )  # fmt: skip
     assert not [line for line in said if "warning" in line]
+
+
+@pytest.mark.parametrize(
+    ("names", "sided"),
+    [
+        (("ground", "left lung", "lung_Right"), "left lung, lung_Right"),
+        (("ground", "kidney-L", "kidney-R"), "kidney-L, kidney-R"),
+        (("bright", "cleft", "leftover"), None),
+    ],
+)
+def test_classes_that_mirroring_would_exchange_are_named(make_spec, names, sided):
+    spec = make_spec((0, 100, 255))
+    spec = spec.replace(classes=tuple(dataclasses.replace(c, name=n) for c, n in zip(spec.classes, names, strict=True)))
+    assert sided_classes(spec, dataclasses.replace(QUICK, flip="none")) == []
+    found = sided_classes(spec, dataclasses.replace(QUICK, flip="both"))
+    assert [f"left becomes right ({sided}): give --flip none" in line for line in found] == [True] * (sided is not None)
+
+
+def test_a_run_with_left_and_right_classes_is_warned(tmp_path, pairs_folder):
+    said: list[str] = []
+    data = DataConfig(*pairs_folder, class_names=("ground", "left", "right"))
+    train(data, tmp_path / "run", SMALL, dataclasses.replace(QUICK, epochs=1), "cpu", say=said.append)
+    assert said[0].startswith("warning: --flip horizontal mirrors images")
