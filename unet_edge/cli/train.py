@@ -68,6 +68,8 @@ def _train(options: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
     if changes["workers"] is None:
         changes["workers"] = default_workers(pick_device(options["device"]))
+    if changes["cache"] is None and current().size > 1:
+        changes["cache"] = "disk"  # each epoch deals the images out anew, and a process's memory is its own
     made_of = {"network": _network(options), "config": TrainConfig.from_recipe(options["recipe"], **changes)}
     shown = {"reporter": ConsoleReporter(), "progress": track, "say": say if current().is_writer else _nobody}
     others = {"device": options["device"], "trackers": options["track"] or ("tensorboard",), **made_of, **shown}

@@ -164,7 +164,10 @@ SPEED = [
         "--workers", type=click.IntRange(0, 1024),
         help="Processes that prepare images.  [default: 0 on a CPU, by the cores on a GPU]",
     ),
-    speed("--cache", type=click.Choice(CACHES), help="Where prepared images are kept."),
+    speed(
+        "--cache", type=click.Choice(CACHES),
+        help="Where prepared images are kept.  [default: memory; disk for several processes]",
+    ),
     speed(
         "--fast-decode", is_flag=True, default=None,
         help="Let the JPEG decoder shrink large images while it reads: faster, slightly different pixels.",

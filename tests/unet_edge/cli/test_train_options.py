@@ -118,6 +118,15 @@ def test_tensorboard_is_the_default_tracker(called, tmp_path):
     assert called["trackers"] == ("tensorboard",)
 
 
+@pytest.mark.parametrize(("typed", "cache"), [([], "disk"), (["--cache", "memory"], "memory")])
+def test_several_processes_share_a_cache_unless_told_otherwise(called, tmp_path, monkeypatch, typed, cache):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    result = run("--images", tmp_path, "--masks", tmp_path, "-o", tmp_path / "run", "--device", "cpu", *typed)
+    assert result.exit_code == 0, result.output
+    assert called["config"].cache == cache
+
+
 def test_resume_takes_what_changes_no_result(called, tmp_path):
     (tmp_path / "last.pth").touch()
     result = run(

@@ -20,6 +20,7 @@ from unet_edge.training.launch import FAILURES, _environment
 RUN = [
     "--scale", "1", "--base-channels", "4", "--depth", "2", "--bilinear", "--batch-size", "2", "--device", "cpu",
     "--seed", "4", "--deterministic", "--track", "none", "--workers", "0", "--nproc", "2",
+    "--cache", "memory",
 ]  # fmt: skip
 
 
