@@ -66,6 +66,10 @@ class SizeType(click.ParamType):  # type: ignore[type-arg]
 
     name = "HxW"
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The name as it is, since an X would not do."""
+        return self.name
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
         """Parse "320x480" into (320, 480)."""
         if isinstance(value, tuple):

@@ -25,16 +25,22 @@ WORST = 5  # images that are named
 
 @click.command(cls=LaunchableCommand, epilog="Example: unet-edge evaluate run/best.onnx --images photos --masks masks")
 @click.argument("model", type=MODEL_FILE)
-@click.option("--images", type=EXISTING_FOLDER, help="Folder of images.")
-@click.option("--masks", type=EXISTING_FOLDER, help="Folder of masks.")
+@click.option("--images", type=EXISTING_FOLDER, help="Folder of images; needed unless --run is given.")
+@click.option("--masks", type=EXISTING_FOLDER, help="Folder of masks, named like the images up to a suffix.")
 @click.option("--run", type=EXISTING_FOLDER, help="Instead of folders: the validation images of this run.")
-@click.option("--mask-suffix", help="What masks have after the image's name.  [default: found by itself]")
-@click.option("--list", "list_file", type=FILE, help="File with the names (or groups) to score; by default all.")
+@click.option(
+    "--mask-suffix", help="What masks have after the image's name, such as _mask.  [default: found by itself]"
+)
+@click.option(
+    "--list", "list_file", type=FILE, help="File with the names (or groups) to score, one a line.  [default: all]"
+)
 @click.option("--group-by", metavar="REGEX", help="How the list's groups are found in names, as in train.")
 @click.option("--backend", metavar="NAME", help=BACKEND_HELP)
-@click.option("--threshold", "-t", type=float, help="Probability for class 1 of a two-class model.")
+@click.option(
+    "--threshold", "-t", type=float, help="Probability for class 1 of a two-class model.  [default: the model's]"
+)
 @click.option("--scale", "-s", type=float, help="Image scale of a checkpoint that does not know its own.")
-@click.option("--device", help="For torch: auto, cpu, cuda or mps.")
+@click.option("--device", help="For torch: auto, cpu, cuda or mps.  [default: auto]")
 @click.option("--compute-units", type=COMPUTE_UNITS, help="For coreml.  [default: ane: CPU and Neural Engine]")
 @click.option("--include-background", is_flag=True, help="Count the background class in the means.")
 @click.option(
@@ -80,6 +86,8 @@ def command(
     compute_units: str | None,
 ) -> None:
     """Score MODEL on images with masks: Dice and IoU per class, at the masks' own resolution.
+
+    MODEL is a checkpoint, .onnx or .mlpackage, or a pretrained model's name (listed by unet-edge models).
 
     A score over all pixels counts those of all images together, so that a large object weighs more than a small
     one; the mean over images gives every image the same weight. A class that is neither in the masks nor

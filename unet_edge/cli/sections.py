@@ -54,6 +54,10 @@ class CheckedText(click.ParamType):  # type: ignore[type-arg]
         self.name = name
         self.check = check
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The name as it is: what is typed is not in capitals."""
+        return self.name
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The text as it is."""
         try:

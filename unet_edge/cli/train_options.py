@@ -18,6 +18,7 @@ from unet_edge.training.config import (
     FLIPS,
     OPTIMIZERS,
     PRECISIONS,
+    TrainConfig,
     parse_class_weights,
     parse_save_every,
 )
@@ -37,13 +38,30 @@ BELOW_ONE = click.FloatRange(0, 1, max_open=True)
 POSITIVE = click.FloatRange(0, min_open=True)
 COUNT = click.IntRange(1)
 
-data, network, recipe = section("Data"), section("Network"), section("Recipe")
-speed, processes = section("Speed and memory"), section("Several processes")
+
+def with_default(option: Callable[..., Any]) -> Callable[..., Any]:
+    """Options whose help ends with the value of the recipe "default"."""
+
+    def make(name: str, *others: str, **settings: Any) -> Any:
+        value = getattr(TrainConfig, name.removeprefix("--").replace("-", "_"), None)
+        told = "[default:" in settings["help"] or "show_default" in settings
+        if value is not None and not isinstance(value, bool) and not told:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            settings["help"] += f"  [default: {shown}]"
+        return option(name, *others, **settings)
+
+    return make
+
+
+data, network, recipe = section("Data"), section("Network"), with_default(section("Recipe"))
+speed, processes = with_default(section("Speed and memory")), section("Several processes")
 tracking, output = section("Tracking"), section("Output")
 
 DATA = [
-    data("--images", type=EXISTING_FOLDER, help="Folder of images."),
-    data("--masks", type=EXISTING_FOLDER, help="Folder of masks, named like the images up to a suffix."),
+    data("--images", type=EXISTING_FOLDER, help="Folder of images; needed unless --resume is given."),
+    data(
+        "--masks", type=EXISTING_FOLDER, help="Folder of masks, named like the images up to a suffix; needed likewise."
+    ),
     data("--mask-suffix", help="What masks have after the image's name, such as _mask.  [default: found by itself]"),
     data("--val-images", type=EXISTING_FOLDER, help="Folder of validation images, instead of a split."),
     data("--val-masks", type=EXISTING_FOLDER, help="Folder of their masks."),
@@ -52,7 +70,7 @@ DATA = [
         "--validation", "-v", type=click.FloatRange(0, 90), default=10.0, show_default=True,
         help="Percent that validates.",
     ),
-    data("--group-by", metavar="REGEX", help="Images whose match is equal stay on one side of the split."),
+    data("--group-by", metavar="REGEX", help="Images whose names agree in what this matches stay on one side."),
     data(
         "--folds", type=click.IntRange(2), metavar="K",
         help="Cross-validation: divide the images (or groups) into K parts, of which one validates.",
@@ -62,7 +80,7 @@ DATA = [
         "--fraction", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
         help="Share of the data to use.",
     ),
-    data("--ignore", type=MaskValueType(), help="Mask value that does not count (void), such as 255."),
+    data("--ignore", type=MaskValueType(), help="Mask value that does not count (void), such as 255 or 255,0,128."),
     data("--class-names", metavar="A,B,...", help="Names of the classes, in the order of their mask values."),
     data("--no-background", is_flag=True, help="The first class is not a background: mean scores include it."),
     data(
@@ -73,7 +91,8 @@ DATA = [
 
 NETWORK = [
     network(
-        "--classes", "-c", type=click.IntRange(1, 254), help="1 for one sigmoid output.  [default: the mask values]"
+        "--classes", "-c", type=click.IntRange(1, 254),
+        help="Outputs of the network; 1: one sigmoid output for two mask values.  [default: one a mask value]",
     ),
     network(
         "--scale", "-s", type=click.FloatRange(0, 16, min_open=True), default=0.5, show_default=True,
@@ -93,12 +112,13 @@ RECIPE = [
     recipe(
         "--recipe", type=click.Choice(list(RECIPE_NOTES)), default="default", show_default=True,
         help="Named set of the values in this section: "
-        + "; ".join(f"{name}: {note}" for name, note in RECIPE_NOTES.items()) + ".",
+        + "; ".join(f"{name}: {note}" for name, note in RECIPE_NOTES.items())
+        + ". The defaults below are those of default.",
     ),
     recipe("--epochs", "-e", type=COUNT, help="Passes over the training images."),
     recipe("--batch-size", "-b", type=COUNT, help="Images a step (and process)."),
     recipe("--optimizer", type=click.Choice(OPTIMIZERS), help="sgd has Nesterov's momentum."),
-    recipe("--learning-rate", "-l", type=POSITIVE, help="At its peak."),
+    recipe("--learning-rate", "-l", type=POSITIVE, help="Learning rate at its peak."),
     recipe(
         "--weight-decay", type=BELOW_ONE, help="adamw and sgd leave biases and batch norm alone, rmsprop does not."
     ),
@@ -121,7 +141,8 @@ RECIPE = [
     ),
     recipe(
         "--ema", type=BELOW_ONE,
-        help="Keep and validate a running average of the weights with this decay, such as 0.999; 0: the weights.",
+        help="Keep and validate a running average of the weights with this decay, such as 0.999; 0: the weights "
+        "themselves.",
     ),
     recipe(
         "--loss", type=CheckedText("TERMS", check_loss),
@@ -132,13 +153,19 @@ RECIPE = [
         "--class-weights", type=CheckedText("none|balanced|W,W,...", parse_class_weights),
         help="What a pixel of each class counts in ce and focal; balanced: by the classes' shares of all pixels.",
     ),
-    recipe("--augment", type=click.Choice(AUGMENTS), help="Random scale, rotation, colour and noise."),
+    recipe(
+        "--augment", type=click.Choice(AUGMENTS),
+        help="Random zoom, rotation, shift, brightness and contrast; strong: also shear, bends, colours, noise, blur.",
+    ),
     recipe(
         "--flip", type=click.Choice(FLIPS),
-        help="Random mirroring, whatever --augment says. It makes classes wrong that differ only by their side, such "
-        "as left and right lung: none for these.",
+        help="Random mirroring, whatever --augment says; both: also upside down. It makes classes wrong that differ "
+        "only by their side, such as left and right lung: none for these.",
     ),
-    recipe("--crop", type=SizeType(), help="Train on random crops of this size, in pixels after --scale."),
+    recipe(
+        "--crop", type=SizeType(),
+        help="Train on random crops of this size, in pixels after --scale, such as 512x512.  [default: whole images]",
+    ),
     recipe("--seed", type=int, help="Of weights, order, augmentation and split."),
     recipe(
         "--deterministic", is_flag=True, default=None,
@@ -149,7 +176,10 @@ RECIPE = [
 
 SPEED = [
     speed("--device", type=click.Choice(DEVICES), default="auto", show_default=True, help="Where to train."),
-    speed("--amp/--no-amp", default=None, help="Mixed precision as suits the device (--precision auto), or fp32."),
+    speed(
+        "--amp/--no-amp", default=None,
+        help="Mixed precision as suits the device (--precision auto), or fp32.  [default: --no-amp]",
+    ),
     speed("--precision", type=click.Choice(PRECISIONS), help="Number format of a step; the loss is always in fp32."),
     speed(
         "--accumulate", type=COUNT, metavar="PARTS",
@@ -194,14 +224,15 @@ TRACKING = [
 ]  # fmt: skip
 
 OUTPUT = [
-    output("--out", "-o", type=FOLDER, help="Folder of the run; made here."),
+    output("--out", "-o", type=FOLDER, help="Folder of the run; made here. Needed unless --resume is given."),
     output(
         "--resume", "resume_from", type=FOLDER,
-        help="Continue the run in this folder. Only --epochs and what changes no result may be given with it.",
+        help="Continue the run in this folder. With it go only --epochs and what changes no result: --device, "
+        "--workers, --cache, --nproc, --track, --save-every, --max-restarts and --json.",
     ),
     output(
         "--save-every", type=CheckedText("STEPS|MINUTESm", parse_save_every),
-        help="Write last.pth inside epochs too: every 50 steps, or every 10m.",
+        help="Write last.pth inside epochs too: every 50 steps, or every 10m (minutes).",
     ),
     output("--json", "as_json", is_flag=True, help="Print the best scores as JSON."),
 ]  # fmt: skip

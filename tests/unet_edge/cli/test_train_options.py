@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from unet_edge.cli import main
-from unet_edge.cli.train import command
+from unet_edge.cli.train import WITH_RESUME, command
 from unet_edge.training import folds, start
 from unet_edge.training.config import TrainConfig
 
@@ -166,6 +166,21 @@ def test_help_has_sections_and_explains_every_option():
     for parameter in command.params:
         assert parameter.help, parameter.name
         assert parameter.opts[0] in text
+
+
+def test_help_tells_the_defaults_and_what_goes_with_resume():
+    told = {parameter.opts[0]: parameter.help for parameter in command.params}
+    defaults = {"--epochs": "10", "--loss": "ce+dice", "--ema": "0", "--flip": "horizontal", "--precision": "fp32"}
+    for option, default in defaults.items():
+        assert told[option].endswith(f"  [default: {default}]")
+    beside = WITH_RESUME - {"resume_from"}
+    assert all(parameter.opts[0] in told["--resume"] for parameter in command.params if parameter.name in beside)
+
+
+def test_what_is_typed_in_small_letters_is_shown_so():
+    text = run("--help").output
+    assert "--class-weights none|balanced|W,W,..." in text
+    assert "--crop HxW" in text
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere OpenMP libraries tell their settings in other words")

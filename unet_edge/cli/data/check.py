@@ -31,19 +31,23 @@ data, training, output = section("Data"), section("As in train"), section("Outpu
 
 
 @click.command(name="check", cls=SectionedHelp)
-@data("--images", type=EXISTING_FOLDER, help="Folder of the images.")
-@data("--masks", type=EXISTING_FOLDER, help="Folder of the masks; may be the same.")
+@data("--images", type=EXISTING_FOLDER, help="Folder of images; needed unless --run is given.")
+@data("--masks", type=EXISTING_FOLDER, help="Folder of masks; may be that of the images.")
 @data("--run", type=EXISTING_FOLDER, help="Instead of folders: the images and the split of this run.")
-@data("--mask-suffix", metavar="TEXT", help="What follows an image's name in its mask's.  [default: detected]")
-@data("--ignore", type=MaskValueType(), help="Mask value that does not count, such as 255 or 255,0,128.")
-@data("--no-background", is_flag=True, help="The first class is not a background, but objects too.")
+@data(
+    "--mask-suffix",
+    metavar="TEXT",
+    help="What masks have after the image's name, such as _mask.  [default: found by itself]",
+)
+@data("--ignore", type=MaskValueType(), help="Mask value that does not count (void), such as 255 or 255,0,128.")
+@data("--no-background", is_flag=True, help="The first class is not a background: it has objects, too.")
 @data("--max-classes", type=click.IntRange(2, 254), default=64, show_default=True,
       help="More mask values than this are taken for a mistake.")  # fmt: skip
 @training("--scale", "-s", type=click.FloatRange(0, 16, min_open=True), default=0.5, show_default=True,
           help="Factor on both sides of every image: which objects would it erase?")  # fmt: skip
 @training("--validation", "-v", type=click.FloatRange(0, 90), default=10.0, show_default=True,
           help="Percent that validates; 0 for no split.")  # fmt: skip
-@training("--group-by", metavar="REGEX", help="Images whose match is equal stay on one side of the split.")
+@training("--group-by", metavar="REGEX", help="Images whose names agree in what this matches stay on one side.")
 @training("--val-list", type=FILE, help="File with the names (or groups) that validate, one a line.")
 @training("--val-images", type=EXISTING_FOLDER, help="Folder of validation images, instead of a split.")
 @training("--val-masks", type=EXISTING_FOLDER, help="Folder of their masks.")
@@ -51,7 +55,7 @@ data, training, output = section("Data"), section("As in train"), section("Outpu
 @output("--report", type=OUTPUT, metavar="FILE.html", help="Write a page with pictures of what looks wrong.")
 @output("--sheet", type=OUTPUT, metavar="FILE.png", help="Write a contact sheet, the suspicious pairs first.")
 @output("--strict", is_flag=True, help="Exit with 1 on suspicions too.")
-@output("--json", "as_json", is_flag=True, help="Print JSON.")
+@output("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 def command(
     images: Path | None,
     masks: Path | None,

@@ -18,12 +18,13 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.argument("name", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to make.  [default: NAME]")
 @click.option("--from", "given", type=FILE, multiple=True, help="Archive downloaded by hand; may be repeated.")
-@click.option("--keep-archives", is_flag=True, help="Leave the archives in the folder.")
-@click.option("--list", "listed", is_flag=True, help="List the data sets.")
+@click.option("--keep-archives", is_flag=True, help="Leave the downloaded archives in the folder.")
+@click.option("--list", "listed", is_flag=True, help="List the data sets, their sizes and licences.")
 def command(name: str | None, output: Path | None, given: tuple[Path, ...], keep_archives: bool, listed: bool) -> None:
-    """Download the public data set NAME and lay it out as images/ and masks/.
+    """Download the public data set NAME (oxford-pet, dsb2018 or carvana): images/, masks/ and val.txt, a split.
 
-    Its licence is shown first. A download that was interrupted goes on where it stopped.
+    Its licence is shown first. A download that was interrupted goes on where it stopped. Kaggle wants an account
+    for carvana: set KAGGLE_USERNAME and KAGGLE_KEY, or give archives that you downloaded by hand with --from.
 
     \b
     unet-edge data download oxford-pet

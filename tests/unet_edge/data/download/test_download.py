@@ -189,6 +189,8 @@ def test_too_little_room(server, tmp_path, monkeypatch):
 
 
 def test_the_list_of_data_sets():
+    helped = CliRunner().invoke(main, ["data", "download", "--help"]).output
+    assert all(name in helped for name in CATALOGUE)
     result = CliRunner().invoke(main, ["data", "download", "--list"])
     assert result.exit_code == 0
     assert [line.split()[0] for line in result.stdout.splitlines()[::2]] == ["oxford-pet", "dsb2018", "carvana"]
