@@ -57,7 +57,8 @@ def read_image(path: Path | str) -> NDArray[np.generic]:
         (H, W) or (H, W, C) with C 3 or 4: uint8, uint16 or float32.
 
     Raises:
-        InputError: missing, unreadable, truncated, too large, or of a type whose range is not defined.
+        InputError: missing, unreadable, truncated, too large, of a type whose range is not defined, or in colours
+            of 16 bits, which only a .npy file keeps.
     """
     path = Path(path)
     return as_image(read_npy(path) if path.suffix.lower() == ".npy" else _read_pillow(path), path)
@@ -101,7 +102,7 @@ def decode(path: Path) -> Image.Image:
     """Open and fully decode a file with Pillow: upright, in the mode it is stored in.
 
     Raises:
-        InputError: missing, not an image, truncated, too large, or a document of several pages.
+        InputError: missing, not an image, truncated, too large, a document of several pages, or in colours of 16 bits.
     """
     try:
         # A stream, not a name: Pillow maps a raw TIFF by its name, and scrambles one that lies on its side.
@@ -157,10 +158,27 @@ def _decoded(image: Image.Image, path: Path) -> Image.Image:
         raise InputError(f"{path}: {image.width}x{image.height} is too large: cut it into pieces")
     if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         raise InputError(f"{path}: has {getattr(image, 'n_frames', 1)} pages: save each page as a file")
+    if _is_cut(image):
+        raise InputError(
+            f"{path}: has channels of more than 8 bits, which Pillow would cut to 8: "
+            "save it with 8 bits, or an image as uint16 .npy, which keeps all"
+        )
     image.load()
     if image.mode == "I" and image.format in ("PPM", "PNG"):  # 16-bit files that Pillow widens (PNG: before 10.3)
         return ImageOps.exif_transpose(image).convert("I;16")
     return ImageOps.exif_transpose(image)
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether decoding would keep only the upper byte of each number: Pillow has no colours of 16 bits."""
+    if image.mode.startswith(("I", "F")):
+        return False
+    if image.format == "TIFF":
+        return max(getattr(image, "tag_v2", {}).get(258, (8,))) > 8  # BitsPerSample, of each channel
+    tiles = getattr(image, "tile", [])
+    if image.format == "PPM":
+        return any(tile[0] != "raw" and tile[3][1] > 255 for tile in tiles)  # the largest value
+    return any(";16B" in str(tile) or tile[0] == "SGI16" for tile in tiles)
 
 
 def _read_pillow(path: Path) -> NDArray[np.generic]:

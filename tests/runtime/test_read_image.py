@@ -13,6 +13,7 @@ from PIL import Image
 
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.image import MAX_PIXELS, as_image, image_files, is_image_file, read_image, to_uint8
+from unet_edge_runtime.mask import read_mask
 
 GREY8 = (np.arange(12 * 17, dtype=np.uint8) + 20).reshape(12, 17)
 GREY16 = (np.arange(12 * 17, dtype=np.uint16) * 321).reshape(12, 17)
@@ -84,6 +85,49 @@ def test_big_endian_tiffs_keep_their_16_bits(tmp_path):
     path = save(tmp_path, picture, "motorola.tif")
     assert Image.open(path).mode == "I;16B"
     np.testing.assert_array_equal(read_image(path), GREY16)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, bits, kind, rows=b""):
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def deep_png(kind, channels):
+    return png(2, 1, 16, kind, b"\0" + np.arange(2 * channels, dtype=">u2").tobytes())
+
+
+def deep_tiff(tmp_path):
+    bits = struct.pack("<3H", 8, 8, 8)
+    whole = save(tmp_path, RGB, "shallow.tif").read_bytes()
+    assert whole.count(bits) == 1
+    return whole.replace(bits, struct.pack("<3H", 16, 16, 16))
+
+
+DEEP_COLOURS = {
+    "rgb.png": deep_png(2, 3),
+    "rgba.png": deep_png(6, 4),
+    "la.png": deep_png(4, 2),
+    "rgb.ppm": b"P6 2 1 65535\n" + bytes(12),
+    "rgb12.ppm": b"P6 2 1 4095\n" + bytes(12),
+    "plain.ppm": b"P3 2 1 65535\n" + b"0 300 70 " * 2,
+    "rgb.sgi": struct.pack(">HBBHHHH", 474, 0, 2, 3, 2, 1, 3).ljust(512, b"\0") + bytes(12),
+    "rgb.tif": None,
+}
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+@pytest.mark.parametrize("name", DEEP_COLOURS)
+def test_colours_of_16_bits_are_refused_instead_of_cut(tmp_path, name, read):
+    path = tmp_path / name
+    path.write_bytes(DEEP_COLOURS[name] or deep_tiff(tmp_path))
+    assert Image.open(path).mode in ("RGB", "RGBA")
+    with pytest.raises(InputError, match=rf"{name}: has channels of more than 8 bits, .* as uint16 \.npy"):
+        read(path)
 
 
 def test_32_bit_integers_have_no_range(tmp_path):
@@ -225,13 +269,8 @@ def test_truncated_and_altered_files_are_refused_or_read(tmp_path, name):
 
 
 def test_a_header_that_promises_too_much_is_refused_before_anything_is_allocated(tmp_path):
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     for side in (12_000, 16_385, 2_000_000_000):
-        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-        body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-        (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+        (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 2))
         with pytest.raises(InputError, match=r"bomb\.png: "):
             read_image(tmp_path / "bomb.png")
     assert MAX_PIXELS == 1 << 28
