@@ -115,6 +115,8 @@ def decode(path: Path) -> Image.Image:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise InputError(f"{path}: is a folder, not an image") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{path}: more than 179 million pixels, which Pillow refuses: cut it into pieces") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not an image that Pillow can read") from None
     # Pillow's plug-ins raise whatever a damaged file makes them stumble over.

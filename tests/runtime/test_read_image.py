@@ -269,11 +269,19 @@ def test_truncated_and_altered_files_are_refused_or_read(tmp_path, name):
 
 
 def test_a_header_that_promises_too_much_is_refused_before_anything_is_allocated(tmp_path):
-    for side in (12_000, 16_385, 2_000_000_000):
+    for side in (14_000, 16_385, 2_000_000_000):
         (tmp_path / "bomb.png").write_bytes(png(side, side, 8, 2))
-        with pytest.raises(InputError, match=r"bomb\.png: "):
+        with pytest.raises(InputError, match=r"bomb\.png: more than 179 million pixels, .*: cut it into pieces"):
             read_image(tmp_path / "bomb.png")
+    assert round(2 * Image.MAX_IMAGE_PIXELS / 1e6) == 179
     assert MAX_PIXELS == 1 << 28
+
+
+def test_our_own_bound_holds_where_that_of_pillow_is_lifted(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    (tmp_path / "bomb.png").write_bytes(png(16_385, 16_385, 8, 2))
+    with pytest.raises(InputError, match=r"bomb\.png: 16385x16385 is too large: cut it into pieces"):
+        read_image(tmp_path / "bomb.png")
 
 
 def test_a_document_of_pages_is_refused(tmp_path):
