@@ -75,7 +75,7 @@ def split_pairs(
         group_by: regular expression matched at the start of a name: its first group, or all that it matches, is
             the key; pairs with the same key stay together, so that near-duplicates do not leak.
         val_list: text file with the validation set, one entry a line, `#` for comments: names, image file names
-            or keys of groups. It replaces `percent`.
+            or keys of groups, of which it may tear none. It replaces `percent`.
         fraction: share of the data (of the groups, if grouped) that is used at all, above 0 and up to 1; with
             `val_list` share of the training data.
         folds: number of parts for a cross-validation, which replaces `percent`: each pair (or group) is in one of
@@ -83,8 +83,8 @@ def split_pairs(
         fold: which part validates, from 1 to `folds`.
 
     Raises:
-        InputError: a side would be empty, a value is out of range, a name does not match `group_by`, or an entry
-            of the list matches nothing.
+        InputError: a side would be empty, a value is out of range, a name does not match `group_by`, or the list
+            tears a group, or an entry of it matches nothing.
     """
     if (folds is not None or fold is not None) and val_list is not None:
         raise InputError(f"folds and {val_list} both say what validates: give one of them")
@@ -175,10 +175,20 @@ def _listed(groups: dict[str, list[Pair]], val_list: Path, grouped: bool) -> set
     entries = _entries(val_list)
     unknown = [entry for entry in entries if entry not in known]
     if unknown:
-        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         hint = "" if grouped else " (for names of groups, say --group-by)"
-        raise InputError(f"{val_list}: no image is called {', '.join(unknown[:5])}{more}: correct the list{hint}")
-    return {pair for entry in entries for pair in known[entry]}
+        raise InputError(f"{val_list}: no image is called {_some(unknown)}: correct the list{hint}")
+    val = {pair for entry in entries for pair in known[entry]}
+    torn = [key for key, group in groups.items() if 0 < len(val.intersection(group)) < len(group)]
+    if torn:
+        raise InputError(
+            f"{val_list}: names only some images of the groups {_some(torn)}, whose others would train: "
+            "name whole groups, or do without --group-by"
+        )
+    return val
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _entries(path: Path) -> list[str]:

@@ -105,6 +105,19 @@ def test_list_of_groups(cars, listing):
     assert not groups(split.train) & groups(split.val)
 
 
+def test_a_list_of_all_images_of_a_group(cars, listing):
+    path = listing("".join(f"car01_{view:02d}\n" for view in range(8)) + "car07")
+    assert groups(split_pairs(cars, val_list=path, group_by="^[^_]+").val) == {"car01", "car07"}
+
+
+def test_a_list_that_tears_a_group(cars, listing):
+    path = listing("car00_00\ncar01\ncar03_05.jpg\n")
+    with pytest.raises(
+        InputError, match=r"val\.txt: names only some images of the groups car00, car03, .* whole groups"
+    ):
+        split_pairs(cars, val_list=path, group_by="^[^_]+")
+
+
 def test_list_entries_that_match_nothing_are_named(cars, listing):
     with pytest.raises(InputError, match=r"val\.txt: no image is called car01, ghost.*--group-by"):
         split_pairs(cars, val_list=listing("car00_00\ncar01\nghost\n"))
