@@ -168,7 +168,7 @@ def _value_problems(looks: list[_Look], ignore: MaskValue | None, max_classes: i
     jpegs = [look for look in looks if look.pair.mask.suffix.lower() in JPEG_SUFFIXES]
     if most > max_classes or (len(found) > 2 and jpegs):
         return [_too_many(looks, jpegs, most, max_classes)]
-    problems = _mixed(looks)
+    problems = _mixed(looks) + (_two_codes(looks) if set(found) == {0, 1, 255} else [])
     if len(found) < 2:
         only = show_values([unpack(number) for number in found]) or "none"
         problems.append(
@@ -201,12 +201,24 @@ def _mixed(looks: list[_Look]) -> list[str]:
             (color if any(isinstance(value, tuple) for value in _values(look.mask)) else grey).append(look.pair.mask)
     if not color or not grey:
         return []
-    few, kind, other = (color, "colour", "grey") if len(color) <= len(grey) else (grey, "grey", "colour")
-    names = ", ".join(path.name for path in few[:NAMED]) + (", ..." if len(few) > NAMED else "")
+    return [_two_kinds(color, "colour", grey, "grey") + "save all masks in one mode"]
+
+
+def _two_codes(looks: list[_Look]) -> list[str]:
+    """Whether some masks call the object 1 and the others 255, which would make two classes of it."""
+    ones = [look.pair.mask for look in looks if look.mask and 1 in look.mask.counts]
+    full = [look.pair.mask for look in looks if look.mask and 255 in look.mask.counts]
+    if not set(ones).isdisjoint(full):
+        return []
     return [
-        f"{few[0].parent}: {len(few)} masks hold {kind} values and the others {other} ones ({kind}: {names}): "
-        "save all masks in one mode"
+        _two_kinds(ones, "0/1", full, "0/255") + "save all masks with one of the two, or classes that differ as 1 and 2"
     ]
+
+
+def _two_kinds(first: list[Path], kind: str, second: list[Path], other: str) -> str:
+    few, kind, other = (first, kind, other) if len(first) <= len(second) else (second, other, kind)
+    names = ", ".join(path.name for path in few[:NAMED]) + (", ..." if len(few) > NAMED else "")
+    return f"{few[0].parent}: {len(few)} masks hold {kind} values and the others {other} ones ({kind}: {names}): "
 
 
 def _size(size: tuple[int, int]) -> str:

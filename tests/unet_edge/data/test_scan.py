@@ -284,6 +284,28 @@ def test_grey_and_colour_masks_mixed(data_set, save, two_classes):
     assert "one mode" in problem
 
 
+@pytest.mark.parametrize(("high", "rare"), [(255, "0/255"), (1, "0/1")])
+def test_one_object_as_1_and_as_255(data_set, save, two_classes, high, rare):
+    folders = data_set(5)
+    for i in range(5):
+        save(folders[1] / f"a{i}.png", two_classes(high if i == 2 else 256 - high))
+    save(folders[1] / "a4.png", two_classes(0))
+    (problem,) = scan_folders(folders).problems
+    assert f"1 masks hold {rare} values and the others" in problem
+    assert f"({rare}: a2.png): save all masks with one of the two" in problem
+    assert scan_folders(folders, ignore=high).problems == []
+
+
+@pytest.mark.parametrize("values", [[(1,), (2,)], [(1,), (255,), (1, 255)], [(1,), (255,), (2,)]])
+def test_classes_that_are_in_different_masks(data_set, save, two_classes, values):
+    folders = data_set(len(values))
+    for i, value in enumerate(values):
+        mask = two_classes(value[0])
+        mask[:4, 12:] = value[-1]
+        save(folders[1] / f"a{i}.png", mask)
+    assert scan_folders(folders).problems == []
+
+
 def test_nothing_to_learn(folders, save, photo):
     for name in "ab":
         save(folders[0] / f"{name}.png", photo())
