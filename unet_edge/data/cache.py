@@ -16,14 +16,14 @@ from unet_edge_runtime.files import cache_folder, write_text
 
 __all__ = ["FactsCache"]
 
-VERSION = 2
+VERSION = 3
 
 
 class FactsCache:
     """Plain JSON facts about files, one store a folder of files.
 
-    A fact counts as long as the file has the same path, size and modification time (in nanoseconds), and was
-    found by the same version of Pillow.
+    A fact counts as long as the file has the same path, size, inode, and times of modification and of change (in
+    nanoseconds; `mv` and `cp -p` keep the former), and was found by the same version of Pillow.
 
     Args:
         enabled: False remembers nothing.
@@ -96,4 +96,4 @@ def _stamp(path: Path) -> list[int] | None:
         status = path.stat()
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns]

@@ -389,6 +389,27 @@ def test_a_changed_file_is_decoded_again(data_set, decodes, save, two_classes):
     assert decodes == ["read_mask a1.png"]
 
 
+def test_files_that_changed_places_are_decoded_again(data_set, save, two_classes):
+    folders = data_set(2)
+    first, second = (save(folders[1] / f"a{i}.bmp", two_classes(1 + i)) for i in range(2))
+    for i, path in enumerate((first, second)):
+        (folders[1] / f"a{i}.png").unlink()
+        os.utime(path, ns=(1, 1))
+    before = scan_folders(folders).values_by_mask
+    first.rename(folders[1] / "b.bmp")
+    second.rename(first)
+    (folders[1] / "b.bmp").rename(second)
+    assert scan_folders(folders).values_by_mask == {"a0": before["a1"], "a1": before["a0"]}
+
+
+def test_a_file_overwritten_in_its_own_time_is_decoded_again(data_set, save, two_classes):
+    folders = data_set(1)
+    (folders[1] / "a0.png").unlink()
+    for value in (1, 2):
+        os.utime(save(folders[1] / "a0.bmp", two_classes(value)), ns=(1, 1))
+        assert scan_folders(folders).values_by_mask == {"a0": [0, value]}
+
+
 def test_an_unreadable_file_is_not_remembered(data_set):
     folders = data_set(2)
     path = folders[0] / "a0.png"
