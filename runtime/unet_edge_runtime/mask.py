@@ -21,11 +21,11 @@ _BITS = 8
 _COLOR = 1 << 24  # set in a packed colour, so that colour (0, 0, 5) and grey value 5 stay apart
 
 
-def read_mask(path: Path | str) -> NDArray[np.int64]:
+def read_mask(path: Path | str) -> NDArray[np.unsignedinteger]:
     """Read a mask file as it stands: palette indices and grey values as numbers, colours packed (see `pack`).
 
     Returns:
-        (H, W) int64. A 1-bit mask has values 0 and 1.
+        (H, W): numbers as uint8 or uint16, colours as uint32. A 1-bit mask has values 0 and 1.
 
     Raises:
         InputError: missing, unreadable, of a type that cannot hold classes, or with values outside 0..65535.
@@ -43,8 +43,11 @@ def read_mask(path: Path | str) -> NDArray[np.int64]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8:
-        red, green, blue = (array[:, :, channel].astype(np.int64) for channel in range(3))
-        return _COLOR | red << 2 * _BITS | green << _BITS | blue
+        packed = np.full(array.shape[:2], _COLOR >> 3 * _BITS, np.uint32)
+        for channel in range(3):
+            packed <<= _BITS
+            packed |= array[:, :, channel].astype(np.uint8, copy=False)
+        return packed
     if array.ndim != 2 or array.dtype.kind not in "bui":
         raise InputError(
             f"{path}: a mask must hold one whole number or one 8-bit RGB colour a pixel, "
@@ -53,7 +56,7 @@ def read_mask(path: Path | str) -> NDArray[np.int64]:
     if not array.size or array.min() < 0 or array.max() > MAX_VALUE:
         held = f"{array.min()} to {array.max()}" if array.size else "nothing"
         raise InputError(f"{path}: holds {held}; mask values are 0 to {MAX_VALUE}: renumber them")
-    return array.astype(np.int64)
+    return array.astype(np.uint8 if array.dtype.itemsize == 1 else np.uint16, copy=False)
 
 
 def pack(value: MaskValue) -> int:
@@ -68,7 +71,7 @@ def unpack(number: int) -> MaskValue:
     return (number >> 16 & 255, number >> 8 & 255, number & 255) if number & _COLOR else number
 
 
-def labels_from_mask(mask: NDArray[np.int64], spec: ModelSpec, path: Path | str = "the mask") -> NDArray[np.uint8]:
+def labels_from_mask(mask: NDArray[np.integer], spec: ModelSpec, path: Path | str = "the mask") -> NDArray[np.uint8]:
     """Turn mask values into labels.
 
     Args:

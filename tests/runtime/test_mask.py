@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,6 +117,22 @@ def test_colours_are_kept_apart_from_greys(tmp_path):
         assert [unpack(int(n)) for n in np.unique(read_mask(path))] == [(0, 0, 0), (0, 0, 5)]
     assert pack((0, 0, 5)) != pack(5)
     assert [unpack(pack(value)) for value in (0, 5, 65535, (255, 255, 255))] == [0, 5, 65535, (255, 255, 255)]
+
+
+def test_masks_take_no_more_memory_than_their_values_need(tmp_path):
+    for name, array, kept in (
+        ("a.png", np.zeros((8, 9), np.uint8), np.uint8),
+        ("b.png", np.zeros((8, 9), bool), np.uint8),
+        ("c.png", np.zeros((8, 9), np.uint16), np.uint16),
+        ("d.png", np.zeros((400, 500, 3), np.uint8), np.uint32),
+    ):
+        Image.fromarray(array).save(tmp_path / name)
+        assert read_mask(tmp_path / name).dtype == kept
+    tracemalloc.start()
+    read_mask(tmp_path / "d.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 9 * 400 * 500  # bytes: the colours, the numbers, little else
 
 
 def test_orientation_of_masks(tmp_path):

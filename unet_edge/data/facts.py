@@ -103,7 +103,7 @@ def _whole(values: list[Any], least: int) -> bool:
     return all(type(value) is int and value >= least for value in values)
 
 
-def _count(mask: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _count(mask: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Distinct values and their pixels: like np.unique, but over runs of equal pixels, as masks have few."""
     flat = mask.ravel()
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])

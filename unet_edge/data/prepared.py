@@ -109,7 +109,7 @@ def open_store(kind: str, preparation: Preparation, workers: int = 0) -> Store |
     raise InputError(f"the cache must be one of {', '.join(CACHES)}, not {kind!r}")
 
 
-def _nearest(mask: NDArray[np.int64], size: tuple[int, int]) -> NDArray[np.int64]:
+def _nearest(mask: NDArray[np.unsignedinteger], size: tuple[int, int]) -> NDArray[np.unsignedinteger]:
     """The mask at another size: of each new pixel the old one in which its centre lies.
 
     Before values become labels, not after: of a photo at a quarter that is a sixteenth of the work.

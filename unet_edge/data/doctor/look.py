@@ -121,7 +121,7 @@ def _look_at_image(path: Path) -> tuple[ImageLook, tuple[int, int], NDArray[np.f
     return look, size, picture
 
 
-def _look_at_mask(path: Path) -> tuple[MaskLook, NDArray[np.int64]]:
+def _look_at_mask(path: Path) -> tuple[MaskLook, NDArray[np.unsignedinteger]]:
     mask = read_mask(path)
     if _has_many(mask):
         return MaskLook(sha256_of(path), {}, {}), mask

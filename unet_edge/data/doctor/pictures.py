@@ -106,7 +106,7 @@ def _places(cell: tuple[int, int]) -> Iterator[tuple[int, int]]:
 
 def _outline(
     picture: NDArray[np.float32],
-    mask: NDArray[np.int64],
+    mask: NDArray[np.unsignedinteger],
     colors: dict[MaskValue, tuple[int, int, int]],
     first: MaskValue | None,
 ) -> None:

@@ -64,7 +64,7 @@ def reduced(picture: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float3
     return averaged(picture, (max(1, round(height * share)), max(1, round(width * share))))
 
 
-def reduced_mask(mask: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
+def reduced_mask(mask: NDArray[np.unsignedinteger], shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
     """A mask at (height, width), by nearest pixels."""
     rows, columns = (
         ((np.arange(count) + 0.5) * side / count).astype(np.int64)
@@ -73,6 +73,6 @@ def reduced_mask(mask: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.
     return mask[np.ix_(rows, columns)]
 
 
-def reduced_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.int64]:
+def reduced_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
     """A mask's file likewise. Raises `InputError` as `read_mask`."""
     return reduced_mask(read_mask(path), shape)
