@@ -15,7 +15,7 @@ from .spec import IGNORE_LABEL, MAX_VALUE, MaskValue, ModelSpec
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["labels_from_mask", "mask_image", "overlay", "pack", "read_mask", "side_by_side", "unpack"]
+__all__ = ["labels_from_mask", "mask_image", "overlay", "pack", "read_mask", "runs", "side_by_side", "unpack"]
 
 _BITS = 8
 _COLOR = 1 << 24  # set in a packed colour, so that colour (0, 0, 5) and grey value 5 stay apart
@@ -71,6 +71,13 @@ def unpack(number: int) -> MaskValue:
     return (number >> 16 & 255, number >> 8 & 255, number & 255) if number & _COLOR else number
 
 
+def runs(mask: NDArray[np.integer]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Values and lengths of runs of equal pixels, row after row; of these a mask has a hundredth of its pixels."""
+    flat = mask.ravel()
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    return flat[starts], np.diff(starts, append=flat.size)
+
+
 def labels_from_mask(mask: NDArray[np.integer], spec: ModelSpec, path: Path | str = "the mask") -> NDArray[np.uint8]:
     """Turn mask values into labels.
 
@@ -92,16 +99,17 @@ def labels_from_mask(mask: NDArray[np.integer], spec: ModelSpec, path: Path | st
         labels.append(IGNORE_LABEL)
     order = np.argsort(numbers)
     known = np.asarray(numbers)[order]
-    place = np.minimum(np.searchsorted(known, mask), len(known) - 1)
-    unseen = known[place] != mask
+    held, lengths = runs(mask)
+    place = np.minimum(np.searchsorted(known, held), len(known) - 1)
+    unseen = known[place] != held
     if unseen.any():
-        values = ", ".join(str(unpack(int(n))) for n in np.unique(mask[unseen])[:5])
+        values = ", ".join(str(unpack(int(n))) for n in np.unique(held[unseen])[:5])
         classes = ", ".join(str(info.value) for info in spec.classes[:12])
         raise InputError(
             f"{path}: holds {values}, which is no class of the model (its mask values: {classes}"
             f"{', ...' if len(spec.classes) > 12 else ''}): correct the mask, or use the model of these masks"
         )
-    return np.asarray(labels, np.uint8)[order][place]
+    return np.repeat(np.asarray(labels, np.uint8)[order][place], lengths).reshape(mask.shape)
 
 
 def mask_image(labels: NDArray[np.uint8], spec: ModelSpec) -> Image.Image:

@@ -171,6 +171,22 @@ def test_an_unseen_value_is_named_with_its_file(make_spec):
         labels_from_mask(np.array([[0]]), colours)
 
 
+def test_every_pixel_has_its_own_label(make_spec):
+    values = (7, 0, 300, 1)
+    labels = np.random.default_rng(0).integers(0, 4, (50, 70))
+    np.testing.assert_array_equal(labels_from_mask(np.array(values, np.uint16)[labels], make_spec(values)), labels)
+
+
+def test_labels_take_little_more_memory_than_themselves(make_spec):
+    mask = np.zeros((500, 600), np.uint8)
+    mask[100:300, 200:500] = 255
+    tracemalloc.start()
+    labels_from_mask(mask, make_spec((0, 255)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * mask.size
+
+
 def test_real_masks_become_labels(real_data, make_spec):
     carvana = next((real_data / "carvana").rglob("*_mask.gif"))
     labels = labels_from_mask(read_mask(carvana), make_spec((0, 1)))

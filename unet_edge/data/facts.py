@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from unet_edge_runtime.image import MAX_PIXELS, read_image
-from unet_edge_runtime.mask import read_mask
+from unet_edge_runtime.mask import read_mask, runs
 
 from .cache import FactsCache
 
@@ -103,10 +103,8 @@ def _whole(values: list[Any], least: int) -> bool:
     return all(type(value) is int and value >= least for value in values)
 
 
-def _count(mask: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct values and their pixels: like np.unique, but over runs of equal pixels, as masks have few."""
-    flat = mask.ravel()
-    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
-    lengths = np.diff(starts, append=flat.size)
-    numbers, places = np.unique(flat[starts], return_inverse=True)
+def _count(mask: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
+    """Distinct values and their pixels: like np.unique, but over runs, as masks have few."""
+    values, lengths = runs(mask)
+    numbers, places = np.unique(values, return_inverse=True)
     return numbers, np.bincount(places.ravel(), weights=lengths, minlength=len(numbers)).astype(np.int64)
