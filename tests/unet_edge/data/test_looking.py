@@ -3,12 +3,13 @@ from __future__ import annotations
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from unet_edge.data import looking
 from unet_edge.data.cache import FactsCache
 from unet_edge.data.looking import look_at_all
-from unet_edge.data.pairing import pair_files
+from unet_edge.data.pairing import Pair, pair_files
 
 
 @pytest.fixture
@@ -36,6 +37,18 @@ def test_as_many_look_as_there_are_usable_cores(pairs, monkeypatch, cores):
         return threading.get_ident()
 
     assert len(set(look_at_all(look, pairs, "Looking"))) == cores
+
+
+def test_fewer_look_where_the_images_would_not_fit_into_memory(pairs, folders, save, photo, monkeypatch):
+    save(folders[0] / "a3.png", photo(200, 300))
+    monkeypatch.setattr(looking, "usable_cores", lambda: 8)
+    for bytes_a_pixel, threads in ((2 * 3 * looking.PEAK, 3), (1, 1), (10_000, 8)):
+        monkeypatch.setattr(looking, "free_memory", lambda free=bytes_a_pixel * 200 * 300: free)
+        assert looking._threads(pairs) == threads
+    np.save(folders[0] / "a3.npy", photo(200, 300))
+    assert looking._threads([Pair("a3", folders[0] / "a3.npy", folders[1] / "a3.png")]) == 8
+    (folders[0] / "a3.png").unlink()
+    assert looking._threads(pairs) == 8
 
 
 def test_an_interrupted_look_keeps_what_it_found(pairs):
