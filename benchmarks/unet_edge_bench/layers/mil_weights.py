@@ -67,8 +67,11 @@ def stored_form(weight: str | Constant, function: Function, constants: Mapping[s
     scale = _given(maker, "scale", constants)
     if scale is None:
         return Stored(values, step)
-    # A number is rounded to the nearest multiple of its scale.
-    return Stored(values, rounded + _spread(scale, values, maker, constants) / 2, _bits(maker, constants))
+    # A number is rounded to the nearest multiple of its scale; it was larger before by half a multiple at most.
+    half = _spread(scale, values, maker, constants) / 2
+    if step is not None:
+        rounded = _FP16_ROUNDINGS * fp16_step(values.abs() + half)
+    return Stored(values, rounded + half, _bits(maker, constants))
 
 
 def _spread(scale: NDArray[Any], values: Tensor, maker: Operation, constants: Mapping[str, Any]) -> Tensor:
