@@ -20,6 +20,7 @@ from unet_edge_runtime.transform import bring_to_scale
 from .disk_store import DiskStore, content_key
 from .draft import read_scaled
 from .memory_store import MemoryStore
+from .nearest import mask_at
 from .pairing import Pair
 from .resources import free_memory, local_processes
 
@@ -68,7 +69,8 @@ class Preparation:
         pair = self.pairs[index]
         read = read_scaled(pair.image, self.spec) if self.fast_decode else None
         image = bring_to_scale(read_image(pair.image), self.spec) if read is None else read
-        mask = _nearest(read_mask(pair.mask), (image.shape[0], image.shape[1]))
+        # Before values become labels, not after: of a photo at a quarter that is a sixteenth of the work.
+        mask = mask_at((image.shape[0], image.shape[1]), read_mask(pair.mask))
         return np.dstack([image, labels_from_mask(mask, self.spec, pair.mask).astype(image.dtype)])
 
     def key(self, index: int) -> str:
@@ -107,22 +109,3 @@ def open_store(kind: str, preparation: Preparation, workers: int = 0) -> Store |
         room = free_memory() // 2 // local_processes()
         return MemoryStore(len(preparation.pairs), room, share=room // max(1, workers))
     raise InputError(f"the cache must be one of {', '.join(CACHES)}, not {kind!r}")
-
-
-def _nearest(mask: NDArray[np.unsignedinteger], size: tuple[int, int]) -> NDArray[np.unsignedinteger]:
-    """The mask at another size: of each new pixel the old one in which its centre lies.
-
-    Before values become labels, not after: of a photo at a quarter that is a sixteenth of the work.
-    """
-    rows, columns = (_centres(old, new) for old, new in zip(mask.shape, size, strict=True))
-    return mask[rows[:, None], columns]
-
-
-def _centres(old: int, new: int) -> NDArray[np.int64]:
-    """(new,) the old pixels in which the centres of the new ones lie.
-
-    At half the size every centre lies between two old pixels. Taking the latter each time, as Pillow does, would move
-    all masks by half a pixel against their images, and a network would learn that; here each of the two has its turn.
-    """
-    place = np.arange(new)
-    return ((2 * place + 1) * old - place % 2) // (2 * new)

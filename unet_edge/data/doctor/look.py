@@ -11,6 +11,7 @@ import numpy as np
 
 from unet_edge.data.cache import FactsCache
 from unet_edge.data.facts import JPEG_SUFFIXES
+from unet_edge.data.nearest import mask_at
 from unet_edge.data.pairing import Pair
 from unet_edge_runtime.errors import InputError
 from unet_edge_runtime.files import sha256_of
@@ -18,7 +19,7 @@ from unet_edge_runtime.mask import read_mask
 
 from .components import object_areas
 from .fit import Fit, edge_ranks, mask_edges, measure_fit
-from .reduced import as_picture, averaged, read_quickly, reduced, reduced_mask
+from .reduced import as_picture, averaged, read_quickly, reduced
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +30,7 @@ THUMB = 16  # pixels of both sides of what images are compared by
 MANY_VALUES = 64  # a picture with more is no mask
 ROWS = 32  # that tell a photo from a mask
 SMALL_AREAS = 256  # different areas that are kept of each class in a mask, the smallest ones
-FORMAT = 2  # of what is remembered
+FORMAT = 3  # of what is remembered
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def examine(cache: FactsCache, pair: Pair) -> Look:
         return Look(pair)
     fit = None
     if mask.objects and size == values.shape:
-        fit = measure_fit(edge_ranks(picture), mask_edges(reduced_mask(values, picture.shape)))
+        fit = measure_fit(edge_ranks(picture), mask_edges(mask_at((picture.shape[0], picture.shape[1]), values)))
     cache.put("doctor", pair.image, [FORMAT, asdict(image)])
     # A fit is of two files: it counts for an image of this content only.
     cache.put("doctor", pair.mask, [FORMAT, asdict(mask), image.sha256, asdict(fit) if fit else None])

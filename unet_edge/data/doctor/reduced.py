@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from unet_edge.data.facts import JPEG_SUFFIXES
+from unet_edge.data.nearest import mask_at
 from unet_edge_runtime.image import MAX_PIXELS, read_image
 from unet_edge_runtime.mask import read_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SIDE", "as_picture", "averaged", "read_quickly", "reduced", "reduced_labels", "reduced_mask"]
+__all__ = ["SIDE", "as_picture", "averaged", "read_quickly", "reduced", "reduced_labels"]
 
 SIDE = 256  # pixels of the longer side, at most
 ORIENTATION = 0x0112  # of EXIF
@@ -64,15 +65,6 @@ def reduced(picture: NDArray[np.float32], side: int = SIDE) -> NDArray[np.float3
     return averaged(picture, (max(1, round(height * share)), max(1, round(width * share))))
 
 
-def reduced_mask(mask: NDArray[np.unsignedinteger], shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
-    """A mask at (height, width), by nearest pixels."""
-    rows, columns = (
-        ((np.arange(count) + 0.5) * side / count).astype(np.int64)
-        for count, side in zip(shape[:2], mask.shape, strict=True)
-    )
-    return mask[np.ix_(rows, columns)]
-
-
 def reduced_labels(path: Path, shape: tuple[int, ...]) -> NDArray[np.unsignedinteger]:
-    """A mask's file likewise. Raises `InputError` as `read_mask`."""
-    return reduced_mask(read_mask(path), shape)
+    """A mask's file at (height, width). Raises `InputError` as `read_mask`."""
+    return mask_at((shape[0], shape[1]), read_mask(path))
